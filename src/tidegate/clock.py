@@ -1,0 +1,34 @@
+"""Time as the rest of the house sees it: monotonic for intervals, wall time for what people read.
+
+Rooms take a :class:`Clock` where a test must be able to jump; everything else uses
+:data:`SYSTEM_CLOCK`.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a room may ask about time. ``testing/`` ships one that jumps."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; for intervals and deadlines."""
+
+    def now(self) -> datetime:
+        """Aware UTC wall time; for rows and logs, never for intervals."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+SYSTEM_CLOCK: Clock = SystemClock()

@@ -1,0 +1,245 @@
+"""Every error that Tidegate raises on purpose, in one tree.
+
+Two families matter to callers:
+
+* :class:`RequestRefused` - the request itself is answered with an envelope; carries HTTP status,
+  envelope code and the ``error_type`` that Dify's client maps (spec/http/01 section 1.2).
+* :class:`CallFailed` - something ended a running call; travels over the link as JSON and reaches
+  the caller inside ``PluginInvokeError`` (docs/reference/errors.md lists each).
+
+A message says what went wrong, with what, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class TidegateError(Exception):
+    """Root of the tree. ``args`` of Exception stays the message; details are in ``details``."""
+
+    error_type: ClassVar[str] = "TidegateError"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON shape ``{error_type, message, args}`` that plugins and Dify know."""
+        return {
+            "error_type": self.error_type,
+            "message": self.message,
+            "args": self.details or None,
+        }
+
+    def as_json(self) -> bytes:
+        """:meth:`as_dict` as compact JSON."""
+        return msgspec.json.encode(self.as_dict())
+
+
+class StartRefused(TidegateError):
+    """A role will not start. Raised before it serves; the launcher prints the one line and exits.
+
+    ``exit_code`` is what the process ends with; never 0.
+    """
+
+    error_type = "StartRefused"
+    exit_code = 78  # EX_CONFIG of sysexits.h: init systems do not restart on it
+
+
+class SettingInvalid(StartRefused):
+    """A setting cannot be read or does not fit; the message names it and what it takes."""
+
+    error_type = "SettingInvalid"
+
+
+# --------------------------------------------------------------------------- requests
+
+
+class RequestRefused(TidegateError):
+    """A request that is answered with an error envelope. Raised by doors and rooms below them."""
+
+    error_type = "PluginDaemonInternalServerError"
+    code: ClassVar[int] = -500
+    status: ClassVar[int] = 500
+
+
+class InternalFailure(RequestRefused):
+    """Something of ours failed: database, storage, host."""
+
+
+class BadRequest(RequestRefused):
+    """The request does not fit the route: a missing field, a broken package, a bad page number."""
+
+    error_type = "PluginDaemonBadRequestError"
+    code = -400
+    status = 400
+
+
+class BodyTooLarge(BadRequest):
+    """The body is over TIDEGATE_MAX_BODY."""
+
+    status = 413
+
+
+class BodyTooSlow(BadRequest):
+    """The body did not arrive within TIDEGATE_BODY_TIMEOUT."""
+
+    status = 408
+
+
+class InvalidIdentifier(RequestRefused):
+    """A plugin unique identifier is missing or malformed."""
+
+    error_type = "PluginUniqueIdentifierError"
+    code = -400
+    status = 400
+
+
+class Unauthorized(RequestRefused):
+    """X-Api-Key is missing or wrong."""
+
+    error_type = "PluginDaemonUnauthorizedError"
+    code = -401
+    status = 401
+
+
+class PermissionRefused(RequestRefused):
+    """The manifest does not grant what the request asks for."""
+
+    error_type = "PluginPermissionDeniedError"
+    code = -403
+    status = 403
+
+
+class NotFound(RequestRefused):
+    """A resource of ours (task, readme, endpoint) does not exist."""
+
+    error_type = "PluginDaemonNotFoundError"
+    code = -404
+    status = 404
+
+
+class PluginNotFound(RequestRefused):
+    """The plugin is not installed for this tenant."""
+
+    error_type = "PluginNotFoundError"
+    code = -404
+    status = 404
+
+
+class TooManyRequests(RequestRefused):
+    """Admission: no slot came free in time. Code -500 so that Dify types it (contract: statuses)."""
+
+    status = 429
+
+
+# --------------------------------------------------------------------------- calls
+
+
+class CallFailed(TidegateError):
+    """Ended a running call. Sent over the link; stands inside ``PluginInvokeError`` for Dify."""
+
+    error_type = "CallFailed"
+
+
+class PluginDied(CallFailed):
+    """The plugin's process ended under the call. Details: exit_code or signal, stderr, oom."""
+
+    error_type = "PluginDied"
+
+
+class PluginStartFailed(CallFailed):
+    """The plugin never became ready. Details as for PluginDied, and the limit in seconds."""
+
+    error_type = "PluginStartFailed"
+
+
+class PluginQuarantined(CallFailed):
+    """Too many deaths in a row; the plugin starts again at ``until`` (unix seconds)."""
+
+    error_type = "PluginQuarantined"
+
+
+class DeadlineExceeded(CallFailed):
+    """The total time of the call is over. Details: seconds, owner (who set it)."""
+
+    error_type = "DeadlineExceeded"
+
+
+class IdleTimeout(CallFailed):
+    """Nothing arrived for too long. Details: seconds, owner."""
+
+    error_type = "IdleTimeout"
+
+
+class MessageTooLarge(CallFailed):
+    """A line or body is over its limit. Details: limit, size, setting."""
+
+    error_type = "MessageTooLarge"
+
+
+class SlowConsumer(CallFailed):
+    """The caller read slower than its memory and spool budget allow. Details: bytes."""
+
+    error_type = "SlowConsumer"
+
+
+class ProtocolError(CallFailed):
+    """A line of this session cannot be read or typed. Details: first bytes."""
+
+    error_type = "ProtocolError"
+
+
+class OutputSchemaViolation(CallFailed):
+    """Mode ``enforce``: the collected variables do not fit. Details: path (JSON path)."""
+
+    error_type = "OutputSchemaViolation"
+
+
+class PermissionDenied(CallFailed):
+    """A back-call that the manifest does not allow. Details: permission."""
+
+    error_type = "PermissionDenied"
+
+
+class NeedsDify(CallFailed):
+    """A back-call that only Dify can answer while no Dify is configured. Details: call."""
+
+    error_type = "NeedsDify"
+
+
+class Overloaded(CallFailed):
+    """Admission: the plugin has too many sessions. Details: retry_after (seconds)."""
+
+    error_type = "Overloaded"
+
+
+class HostLost(CallFailed):
+    """The host ended, or could not be reached, under the call."""
+
+    error_type = "HostLost"
+
+
+# --------------------------------------------------------------------------- packages, installs
+
+
+class PackageRejected(TidegateError):
+    """A .difypkg that is not taken: what is broken, in which file. Doors answer code -400."""
+
+    error_type = "PackageRejected"
+
+
+class EnvironmentFailed(TidegateError):
+    """A plugin's environment could not be built: the step and the tool's own words."""
+
+    error_type = "EnvironmentFailed"
+
+
+class InstallFailed(TidegateError):
+    """An installation ended as failed; the message is what the install task shows."""
+
+    error_type = "InstallFailed"

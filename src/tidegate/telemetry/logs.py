@@ -1,0 +1,153 @@
+"""Structured logs: a constant message and fields, one line each, text or JSON.
+
+    log = get_log("hosts")
+    log.info("instance ready", plugin="acme/weather", ms=42)
+
+JSON lines have the shape of the reference's (spec/http/07 section 8). Secrets have a type of
+their own (:class:`tidegate.settings.Secret`) that prints as ``***``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO, final
+from zoneinfo import ZoneInfo
+
+from tidegate.settings import Settings
+
+SERVICE = "tidegate"
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
+_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "ERROR"}
+
+
+@final
+class Log:
+    """A named logger that takes fields. Made by :func:`get_log`; cheap when the level is off."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"{SERVICE}.{name}")
+
+    def debug(self, message: str, **fields: Any) -> None:
+        """What only somebody who debugs wants to see."""
+        self._write(10, message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        """What happened, once per event worth telling."""
+        self._write(20, message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """What went wrong without costing a caller anything."""
+        self._write(30, message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        """What cost somebody something."""
+        self._write(40, message, fields)
+
+    def exception(self, message: str, **fields: Any) -> None:
+        """:meth:`error` with the traceback of the exception that is being handled."""
+        self._write(40, message, fields, exc_info=True)
+
+    def _write(
+        self, level: int, message: str, fields: dict[str, Any], *, exc_info: bool = False
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(
+                level, message, extra={"fields": fields}, exc_info=exc_info, stacklevel=3
+            )
+
+
+def get_log(room: str) -> Log:
+    """The log of one room."""
+    return Log(room)
+
+
+class _Formatter(logging.Formatter):
+    """Common to both shapes: the time with its zone, and the fields of a record."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        super().__init__()
+        self._zone = zone
+
+    def _when(self, record: logging.LogRecord) -> str:
+        return datetime.fromtimestamp(record.created, self._zone).isoformat(timespec="microseconds")
+
+    @staticmethod
+    def _fields(record: logging.LogRecord) -> dict[str, Any]:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        return fields
+
+
+class TextFormatter(_Formatter):
+    """``<time> <LEVEL> <service> <caller> message key=value …``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [
+            self._when(record),
+            _NAMES.get(record.levelno, record.levelname),
+            SERVICE,
+            f"{record.filename}:{record.lineno}",
+            record.getMessage(),
+        ]
+        parts += [f"{key}={_text(value)}" for key, value in self._fields(record).items()]
+        line = " ".join(parts)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(_Formatter):
+    """One JSON object a line, keys sorted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "ts": self._when(record),
+            "severity": _NAMES.get(record.levelno, record.levelname),
+            "service": SERVICE,
+            "caller": f"{record.filename}:{record.lineno}",
+            "message": record.getMessage(),
+            "attributes": {key: _plain(value) for key, value in self._fields(record).items()},
+        }
+        if record.exc_info:
+            entry["stack_trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry, sort_keys=True, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return str(value)
+    return value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    if not text or any(character in text for character in ' "\n\t='):
+        return json.dumps(text, ensure_ascii=False)
+    return text
+
+
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send all logs to standard output (and LOG_FILE). Called once by each role's entry file."""
+    formatter: logging.Formatter
+    zone = ZoneInfo(settings.server_tz)
+    formatter = JsonFormatter(zone) if settings.log_output_format == "json" else TextFormatter(zone)
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
+    if settings.log_file:
+        path = settings.home.below(settings.log_file)
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path))
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(SERVICE).setLevel(
+        logging.DEBUG if settings.debug else _LEVELS[settings.log_level]
+    )

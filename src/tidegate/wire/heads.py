@@ -1,0 +1,49 @@
+"""Heads of OPEN frames: what a call over the link is about.
+
+Two targets: ``plugin`` (a session of an installed plugin) and ``host`` (control: build, probe,
+stop, figures). The payload that follows a plugin head is the complete line for the plugin's
+standard input, without its newline; control has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit_defaults=True):
+    """Opens one session. ``seconds`` and ``owner`` are what is left of the call's deadline."""
+
+    plugin: str
+    session: str
+    type: str
+    action: str
+    tenant: str
+    seconds: float
+    owner: str
+
+
+class HostHead(msgspec.Struct, frozen=True, tag="host", tag_field="to", omit_defaults=True):
+    """Asks the host itself for something. ``params`` belong to the operation (hosts/control)."""
+
+    op: str
+    params: dict[str, Any] = {}
+    seconds: float = 600.0
+    owner: str = "control"
+
+
+type Head = PluginHead | HostHead
+
+_decoder: msgspec.json.Decoder[PluginHead | HostHead] = msgspec.json.Decoder(PluginHead | HostHead)
+
+
+def encode_open(head: PluginHead | HostHead, payload: bytes = b"") -> bytes:
+    """Body of an OPEN frame."""
+    return msgspec.json.encode(head) + b"\n" + payload
+
+
+def decode_open(body: bytes) -> tuple[PluginHead | HostHead, bytes]:
+    """(head, payload) of an OPEN frame's body; msgspec.MsgspecError when it is none."""
+    head, _, payload = body.partition(b"\n")
+    return _decoder.decode(head), payload
