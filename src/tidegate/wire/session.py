@@ -1,0 +1,170 @@
+"""Messages between a host and a plugin: what is in a line (spec/plugin/01 sections 2-4).
+
+Plugin to host, ``{"event", "session_id", "data"}``:
+
+| event     | data |
+|-----------|------|
+| heartbeat | ``{}``: alive; the first one means ready |
+| log       | ``{level, message, timestamp}`` |
+| session   | ``{"type": stream / invoke / error / end, "data"}`` |
+| error     | ``{error}``: the plugin could not read a line of ours |
+| *(none)*  | the first line is the bare manifest; anything else is ignored |
+
+The payload of a message stays bytes (:class:`msgspec.Raw`): nothing on its way decodes it.
+
+Host to plugin: one ``request`` line opens a session; ``backwards_response`` lines answer its
+back-calls.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tidegate.wire.lines import HEAD_KEPT
+
+STREAM: Final = "stream"
+INVOKE: Final = "invoke"
+ERROR: Final = "error"
+END: Final = "end"
+
+
+class Message(msgspec.Struct, gc=False):
+    """``data`` of an event. Only session events have a type; ``data`` is untouched bytes."""
+
+    type: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Event(msgspec.Struct, gc=False):
+    """One line of a plugin."""
+
+    event: str = ""
+    session_id: str | None = None
+    data: Message | None = None
+
+
+class LogMessage(msgspec.Struct):
+    """``data`` of a log event."""
+
+    level: str = "info"
+    message: str = ""
+    timestamp: float = 0.0
+
+
+class LogEvent(msgspec.Struct):
+    """A log line, decoded for its text. Only for lines whose event is ``log``."""
+
+    data: LogMessage
+
+
+class Invoke(msgspec.Struct):
+    """``data`` of an invoke message: a back-call (spec/plugin/05 section 1)."""
+
+    type: str
+    backwards_request_id: str
+    request: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+#: Decodes one line; msgspec.MsgspecError (or UnicodeDecodeError) when it is no event.
+decode_event = msgspec.json.Decoder(Event).decode
+decode_log = msgspec.json.Decoder(LogEvent).decode
+decode_invoke = msgspec.json.Decoder(Invoke).decode
+_encode = msgspec.json.encode
+
+
+def find_event(line: bytes) -> tuple[bytes, Event] | None:
+    """The event at the end of a line that begins with other text, and that text.
+
+    ``print("50%…", end="")`` glues text before the next message: the message is whole and must
+    not be lost. Returns (text before, event), or None when no event is there.
+    """
+    start = line.find(b'{"event"')
+    while start >= 0:
+        try:
+            return line[:start], decode_event(line[start:])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            start = line.find(b'{"event"', start + 1)
+    return None
+
+
+def request_line(
+    session_id: str,
+    *,
+    user_id: str,
+    type: str,
+    action: str,
+    data: bytes,
+    conversation_id: str | None = None,
+    message_id: str | None = None,
+    app_id: str | None = None,
+    endpoint_id: str | None = None,
+    context: bytes | None = None,
+) -> bytes:
+    """The line that opens a session, without its newline.
+
+    ``data`` is the JSON object of the action's fields, passed through as bytes behind the three
+    routing keys: a field of the same name comes later and so wins, as in the reference.
+    ``context`` is a JSON object in bytes, or None.
+    """
+    fields = data.strip()[1:-1].strip()
+    return b"".join(
+        (
+            b'{"session_id":', _encode(session_id),
+            b',"conversation_id":', _encode(conversation_id),
+            b',"message_id":', _encode(message_id),
+            b',"app_id":', _encode(app_id),
+            b',"endpoint_id":', _encode(endpoint_id),
+            b',"context":', context or b"null",
+            b',"event":"request","data":{"user_id":', _encode(user_id),
+            b',"type":', _encode(type),
+            b',"action":', _encode(action),
+            b"," if fields else b"", fields,
+            b"}}",
+        )
+    )  # fmt: skip
+
+
+def backwards_line(
+    session_id: str,
+    request_id: str,
+    event: str,
+    *,
+    message: str = "",
+    data: bytes = b"null",
+) -> bytes:
+    """A line that answers a back-call. ``event`` is response, error or end; the last is ``end``.
+
+    ``data`` must be a JSON object for a response, else null (spec/plugin/01 section 4.2).
+    """
+    return b"".join(
+        (
+            b'{"session_id":', _encode(session_id),
+            b',"event":"backwards_response","data":{"backwards_request_id":', _encode(request_id),
+            b',"event":', _encode(event),
+            b',"message":', _encode(message),
+            b',"data":', data,
+            b"}}",
+        )
+    )  # fmt: skip
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON text with the newlines between its tokens gone, so that it fits on a line.
+
+    Inside strings a raw newline is not valid JSON, so replacing them all is safe.
+    """
+    if b"\n" in data or b"\r" in data:
+        return data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return data
+
+
+def session_error(error_type: str, message: str) -> bytes:
+    """The host's own error about a message of a session, in the reference's inner form."""
+    return _encode({"error_type": error_type, "message": message, "args": None})
+
+
+def head_of(line: bytes) -> str:
+    """The first bytes of a line for a log or an error, always valid text."""
+    return line[:HEAD_KEPT].decode("utf-8", "replace")
