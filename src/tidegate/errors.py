@@ -132,7 +132,7 @@ class PluginNotFound(RequestRefused):
 
 
 class TooManyRequests(RequestRefused):
-    """Admission: no slot came free in time. Code -500 so that Dify types it (contract: statuses)."""
+    """Admission: no slot came free in time. Code -500, so that Dify types it."""
 
     status = 429
 

@@ -137,7 +137,7 @@ class Settings:
     )
     server_tz: str = _setting("UTC", "IANA zone of times in logs and JSON.")
     server_worker_amount: int = _setting(1, "api processes.", least=1)
-    server_worker_class: str = _setting("gevent", "Only `gevent` is taken; anything else is refused.")
+    server_worker_class: str = _setting("gevent", "Only `gevent` is taken, all else refused.")
     server_worker_connections: int = _setting(
         10000, "Connections per api process, streams included.", least=1
     )
@@ -172,14 +172,17 @@ class Settings:
 
     # --- Dify
     dify_inner_api_url: str = _setting("", "Base URL of Dify's inner API.")
-    dify_inner_api_key: Secret = _setting(Secret(""), "`X-Inner-Api-Key`: Dify's, never generated.")
-    dify_backwards_invocation_write_timeout: int = _setting(5000, "Milliseconds to send a back-call.")
+    dify_inner_api_key: Secret = _setting(Secret(""), "Dify's inner key; never generated.")
+    dify_backwards_invocation_write_timeout: int = _setting(
+        5000, "Milliseconds to send a back-call."
+    )
     dify_backwards_invocation_read_timeout: int = _setting(
         240000, "Milliseconds of silence after which a back-call ends."
     )
     response_max_buffer_size: int = _setting(31457280, "Largest frame of Dify in bytes.")
     tidegate_backcalls: str = _setting(
-        "", "Who answers back-calls: dify or self. Default: dify when its URL is set.",
+        "",
+        "Who answers back-calls: dify or self. Default: dify when its URL is set.",
         choices=("", "dify", "self"),
     )
 
@@ -430,6 +433,5 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
     for entry in settings.tidegate_output_schema_plugins:
         if entry.partition("=")[2] not in {"off", "warn", "enforce"}:
             raise SettingInvalid(
-                "TIDEGATE_OUTPUT_SCHEMA_PLUGINS takes author/name=off|warn|enforce, "
-                f"not {entry!r}"
+                f"TIDEGATE_OUTPUT_SCHEMA_PLUGINS takes author/name=off|warn|enforce, not {entry!r}"
             )

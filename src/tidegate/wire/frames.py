@@ -13,7 +13,7 @@
 | kind   | from   | body |
 |--------|--------|------|
 | OPEN   | client | JSON head, ``\\n``, payload bytes |
-| CHUNK  | server | one or more JSON texts joined by ``\\n`` (cannot occur inside a line of a plugin) |
+| CHUNK  | server | JSON texts joined by ``\\n`` (none is inside a plugin's line) |
 | ERROR  | server | JSON ``{error_type, message, args}``; END follows |
 | END    | server | empty; the number is done |
 | CANCEL | client | empty; END may cross it |
