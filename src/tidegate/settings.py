@@ -170,6 +170,10 @@ class Settings:
         "", "host:port for a link over TCP beside the unix socket; off when blank."
     )
 
+    tidegate_link_host: str = _setting(
+        "", "host:port of a host on another machine; default: the unix socket of this one."
+    )
+
     # --- Dify
     dify_inner_api_url: str = _setting("", "Base URL of Dify's inner API.")
     dify_inner_api_key: Secret = _setting(Secret(""), "Dify's inner key; never generated.")

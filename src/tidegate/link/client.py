@@ -14,6 +14,7 @@ from typing import Final, Protocol, final
 
 import gevent
 from gevent import socket as gsocket
+from gevent.event import Event
 from gevent.lock import RLock
 
 from tidegate.errors import HostLost
@@ -174,6 +175,7 @@ class LinkClient:
         self._connecting = RLock()
         self._readers: set[gevent.Greenlet] = set()
         self._closed = False
+        self._lost = Event()
 
     @property
     def connected(self) -> bool:
@@ -199,6 +201,13 @@ class LinkClient:
         """A connection ended. Called by it."""
         if self._connection is connection:
             self._connection = None
+        self._lost.set()
+
+    def wait_lost(self) -> None:
+        """Wait until the connection that stands now is gone (at once when there is none)."""
+        self._lost.clear()
+        if self.connected:
+            self._lost.wait()
 
     def _current(self) -> _Connection:
         connection = self._connection

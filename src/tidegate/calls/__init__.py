@@ -1,0 +1,22 @@
+"""The consumer's side of a call: opening it, its stream, its output rules (docs/streams.md).
+
+One greenlet consumes a call, from its first chunk to its end; whatever belongs to the call is
+touched by that greenlet only. The link's reader only hands over bytes.
+"""
+
+from tidegate.calls.calls import Calls, PluginCall
+from tidegate.calls.failures import PluginFailed, failure_from
+from tidegate.calls.output_rules import OutputRules, RuleBook
+from tidegate.calls.stream import COUNTERS, Stream, StreamMisused
+
+__all__ = [
+    "COUNTERS",
+    "Calls",
+    "OutputRules",
+    "PluginCall",
+    "PluginFailed",
+    "RuleBook",
+    "Stream",
+    "StreamMisused",
+    "failure_from",
+]

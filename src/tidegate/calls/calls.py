@@ -1,0 +1,145 @@
+"""Opening calls: sessions of plugins, and control calls to the host itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from tidegate.calls.output_rules import OutputRules
+from tidegate.calls.stream import Stream
+from tidegate.deadline import Budget, Deadline
+from tidegate.errors import HostLost
+from tidegate.link import LinkClient
+from tidegate.runtime import home
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.heads import HostHead, PluginHead
+
+log = get_log("calls")
+
+#: Seconds between tries to reach a host that is away.
+_RETRY: Final = 0.5
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PluginCall:
+    """One request to a plugin, as a door hands it over.
+
+    ``line`` is the complete line for the plugin's standard input, without newline
+    (:func:`tidegate.wire.session.request_line`); ``session`` is the id that stands in it.
+    """
+
+    identifier: str
+    plugin_id: str
+    type: str
+    action: str
+    tenant: str
+    session: str
+    line: bytes
+    deadline: Deadline
+    rules: OutputRules | None = None
+
+
+@final
+class Calls:
+    """Opens calls over the link. One per api or worker process.
+
+    ``on_notice`` gets each notice of the host (``{"generation": n}``); it must not wait.
+    """
+
+    def __init__(
+        self, settings: Settings, *, on_notice: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._notice = on_notice
+        self._budget = Budget(settings.tidegate_call_memory, settings.tidegate_call_spool)
+        self._spool_folder = settings.home.run / "spool"
+        self._link = LinkClient(
+            settings.tidegate_link_host or home.link_socket(settings),
+            key=home.link_key(settings),
+            on_notice=self._noticed,
+        )
+        self._keeper: gevent.Greenlet | None = None
+        self._stopping = Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands, so that notices arrive."""
+        return self._link.connected
+
+    @property
+    def late_frames(self) -> int:
+        """Frames of calls that were over already; for metrics."""
+        return self._link.late_frames
+
+    def start(self) -> None:
+        """Keep the link up from now on, so that notices arrive without a call. Idempotent."""
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep_connected)
+
+    def stop(self) -> None:
+        """Close the link; open calls end with HostLost."""
+        self._stopping.set()
+        self._link.close()
+        if self._keeper is not None:
+            self._keeper.kill()
+
+    def plugin(self, call: PluginCall) -> Stream:
+        """Open a session. HostLost when no host answers. The caller must close the stream."""
+        stream = Stream(
+            call.deadline,
+            self._budget,
+            rules=call.rules,
+            spool_folder=self._spool_folder,
+            idle_seconds=self._settings.tidegate_call_idle,
+        )
+        head = PluginHead(
+            plugin=call.identifier,
+            session=call.session,
+            type=call.type,
+            action=call.action,
+            tenant=call.tenant,
+            seconds=call.deadline.remaining(),
+            owner=call.deadline.owner,
+        )
+        return self._open(head, call.line, stream)
+
+    def host(self, op: str, params: dict[str, Any], deadline: Deadline) -> Iterator[dict[str, Any]]:
+        """A control call: yields the host's progress, raises CallFailed when it failed."""
+        head = HostHead(op, params, seconds=deadline.remaining(), owner=deadline.owner)
+        stream = self._open(head, b"", Stream(deadline, self._budget))
+        try:
+            while bodies := stream.take():
+                for body in bodies:
+                    for line in body.split(b"\n"):
+                        yield msgspec.json.decode(line)
+        finally:
+            stream.close()
+
+    def _open(self, head: PluginHead | HostHead, payload: bytes, stream: Stream) -> Stream:
+        try:
+            stream.attach(self._link.open(head, payload, stream))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def _noticed(self, body: bytes) -> None:
+        if self._notice is not None:
+            self._notice(msgspec.json.decode(body))
+
+    def _keep_connected(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._link.connect()
+            except HostLost as error:
+                log.debug("no host yet", error=str(error))
+                self._stopping.wait(_RETRY)
+            else:
+                self._link.wait_lost()

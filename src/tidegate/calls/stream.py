@@ -1,0 +1,319 @@
+"""The stream of a call: items, then at most one error, then the end, exactly once.
+
+Two sides. The producer (the link's reader) calls ``push``, ``fail`` and ``finish``, which never
+wait. The consumer - one greenlet, the first that calls ``take`` - gets everything that is ready,
+in order, through the call's output rules. Nothing here runs under a lock: in a gevent process
+code runs alone until it waits, and only ``take`` waits.
+
+    OPEN --finish/fail--> ENDED --all taken--> CLOSED
+      \\----------------- close() -----------/
+
+* ``close`` is idempotent, may come from any greenlet and wakes the consumer. It drops what was
+  not taken, tells the producer to stop and runs the on-close callbacks once.
+* What was pushed before the producer's end is still delivered after it.
+* A push after the end or the close is dropped and counted.
+* A consumer that is slower than its budget gets SlowConsumer after what it had accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from gevent import get_hub, getcurrent
+from gevent.hub import Waiter
+
+from tidegate.calls.failures import failure_from
+from tidegate.calls.output_rules import OutputRules
+from tidegate.calls.spool import Spool
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.deadline import Budget, Deadline
+from tidegate.errors import CallFailed, IdleTimeout, SlowConsumer
+from tidegate.telemetry.logs import get_log
+
+log = get_log("calls")
+
+
+class StreamMisused(RuntimeError):
+    """A second greenlet touched what belongs to a call's one consumer. A bug of ours."""
+
+
+class Upstream(Protocol):
+    """Where the stream comes from: told once that nobody listens any more."""
+
+    def cancel(self) -> None:
+        """Idempotent; must not wait."""
+
+
+@dataclass(slots=True)
+class StreamCounters:
+    """Figures of all streams of this process; read by metrics."""
+
+    opened: int = 0
+    closed: int = 0
+    dropped: int = 0
+    spooled_bytes: int = 0
+    slow: int = 0
+
+
+COUNTERS = StreamCounters()
+
+
+@final
+class Stream:
+    """What comes back from one call. Made by :class:`tidegate.calls.Calls`."""
+
+    __slots__ = (
+        "_bodies", "_budget", "_closed", "_deadline", "_ended", "_error", "_held", "_idle",
+        "_on_close", "_owner", "_pushed_at", "_rules", "_spool", "_spool_folder", "_timer",
+        "_upstream", "_waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        budget: Budget,
+        *,
+        rules: OutputRules | None = None,
+        spool_folder: Path | None = None,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        self._deadline = deadline
+        self._budget = budget
+        self._rules = rules
+        self._spool_folder = spool_folder
+        self._idle = idle_seconds
+        self._pushed_at = SYSTEM_CLOCK.monotonic() if idle_seconds else 0.0
+        self._bodies: list[bytes] = []
+        self._held = 0
+        self._spool: Spool | None = None
+        self._error: CallFailed | None = None
+        self._ended = False
+        self._closed = False
+        self._owner: Any = None
+        self._waiter: Waiter | None = None
+        self._upstream: Upstream | None = None
+        self._on_close: list[Callable[[], None]] = []
+        self._timer = get_hub().loop.timer(self._timer_seconds())
+        self._timer.start(self._timed_out)
+        COUNTERS.opened += 1
+
+    # ------------------------------------------------------------------ producer
+
+    def push(self, body: bytes) -> None:
+        """One or more chunks, joined by newlines. Called by the link's reader."""
+        if self._ended or self._closed:
+            COUNTERS.dropped += 1
+            return
+        if self._spool is None and (
+            not self._bodies or self._held + len(body) <= self._budget.memory
+        ):
+            self._bodies.append(body)
+            self._held += len(body)
+        elif not self._push_to_spool(body):
+            return
+        if self._idle:
+            self._pushed_at = SYSTEM_CLOCK.monotonic()
+        self._wake()
+
+    def fail(self, error: bytes) -> None:
+        """The producer's error; what was pushed before is delivered first. The first one counts."""
+        self._fail(failure_from(error))
+
+    def finish(self) -> None:
+        """The producer's end. Idempotent."""
+        if not self._ended:
+            self._ended = True
+            self._wake()
+
+    # ------------------------------------------------------------------ consumer
+
+    def take(self) -> list[bytes]:
+        """Wait, then everything that is ready; ``[]`` is the normal end.
+
+        Raises what ended the call otherwise: PluginFailed with the plugin's own error, or a
+        CallFailed of ours. Only the call's one consumer may call it: StreamMisused.
+        """
+        self._own()
+        while True:
+            bodies = self._ready()
+            if bodies:
+                bodies = self._through_rules(bodies)
+                if bodies:
+                    return bodies
+            elif self._closed:
+                return self._finished(None)
+            elif self._ended:
+                return self._finished(self._error)
+            else:
+                self._wait()
+
+    def close(self) -> None:
+        """Nobody listens any more. Idempotent, from any greenlet, never waits."""
+        if self._closed:
+            return
+        self._closed = True
+        ended_before, self._ended = self._ended, True
+        self._bodies = []
+        self._held = 0
+        if self._spool is not None:
+            self._spool.close()
+        self._timer.stop()
+        self._timer.close()
+        COUNTERS.closed += 1
+        if self._upstream is not None and not ended_before:
+            self._upstream.cancel()
+        for callback in self._on_close:
+            callback()
+        self._on_close.clear()
+        self._wake()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` once when the stream closes; at once when it is closed already.
+
+        For whoever holds something for the call: a slot, a listener, a metric. It must not wait.
+        """
+        if self._closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    def attach(self, upstream: Upstream) -> None:
+        """Say where the stream comes from. Called once by Calls, right after opening."""
+        self._upstream = upstream
+        if self._closed:
+            upstream.cancel()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called, by whomever."""
+        return self._closed
+
+    def abort(self, error: CallFailed) -> None:
+        """End the call from our side with ``error`` (drain, live cancel). From any greenlet."""
+        self._fail(error)
+        if self._upstream is not None:
+            self._upstream.cancel()
+
+    # ------------------------------------------------------------------ inside
+
+    def _fail(self, error: CallFailed) -> None:
+        if not self._ended:
+            self._ended = True
+            self._error = error
+            self._wake()
+
+    def _own(self) -> None:
+        current = getcurrent()
+        if self._owner is None:
+            self._owner = current
+        elif self._owner is not current:
+            raise StreamMisused("a stream is read by the one greenlet that consumes its call")
+
+    def _ready(self) -> list[bytes]:
+        if self._bodies:
+            bodies, self._bodies = self._bodies, []
+            self._held = 0
+            return bodies
+        if self._spool is not None and not self._closed:
+            bodies = self._spool.take()
+            if not self._spool.size:
+                self._spool.close()
+                self._spool = None
+            return bodies
+        return []
+
+    def _through_rules(self, bodies: list[bytes]) -> list[bytes]:
+        if self._rules is None:
+            return bodies
+        passed, error = self._rules.apply(bodies)
+        if error is not None:
+            # A rule of ours ends the call: nothing after it is delivered.
+            self._bodies = []
+            self._drop_spool()
+            self._ended = True
+            self._error = error
+            if self._upstream is not None:
+                self._upstream.cancel()
+        return passed
+
+    def _finished(self, error: CallFailed | None) -> list[bytes]:
+        was_closed = self._closed
+        self.close()
+        if error is None and self._rules is not None and not was_closed:
+            rules, self._rules = self._rules, None
+            rules.finish()
+        if error is not None:
+            raise error
+        return []
+
+    def _wait(self) -> None:
+        self._waiter = waiter = Waiter()
+        try:
+            waiter.get()
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            get_hub().loop.run_callback(waiter.switch, None)
+
+    def _push_to_spool(self, body: bytes) -> bool:
+        spool = self._spool
+        waiting = self._held + (spool.size if spool is not None else 0)
+        if self._spool_folder is None or waiting + len(body) > self._budget.spool:
+            return self._too_slow(waiting + len(body))
+        try:
+            if spool is None:
+                spool = self._spool = Spool(self._spool_folder)
+            spool.append(body)
+        except OSError as error:
+            log.error("spool file not written; its call ends", error=str(error))
+            return self._too_slow(waiting + len(body))
+        COUNTERS.spooled_bytes += len(body)
+        return True
+
+    def _too_slow(self, waiting: int) -> bool:
+        COUNTERS.slow += 1
+        self.abort(
+            SlowConsumer(
+                f"the caller reads too slowly: {waiting} bytes wait for it "
+                "(TIDEGATE_CALL_MEMORY and TIDEGATE_CALL_SPOOL)",
+                bytes=waiting,
+            )
+        )
+        return False
+
+    def _drop_spool(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _timer_seconds(self) -> float:
+        left = self._deadline.remaining()
+        if self._idle:
+            left = min(left, self._pushed_at + self._idle - SYSTEM_CLOCK.monotonic())
+        return max(0.001, left)
+
+    def _timed_out(self) -> None:
+        if self._deadline.expired():
+            self.abort(self._deadline.error())
+        elif self._idle and SYSTEM_CLOCK.monotonic() - self._pushed_at >= self._idle:
+            self.abort(
+                IdleTimeout(
+                    f"nothing came for {self._idle:g} s (TIDEGATE_CALL_IDLE)",
+                    seconds=self._idle,
+                    owner="TIDEGATE_CALL_IDLE",
+                )
+            )
+        else:
+            self._rearm()
+
+    def _rearm(self) -> None:
+        self._timer.close()
+        self._timer = get_hub().loop.timer(self._timer_seconds())
+        self._timer.start(self._timed_out)
