@@ -1,0 +1,233 @@
+"""The sessions that are open in one plugin process, and what its output means for them.
+
+Sans-IO: :meth:`Sessions.receive` takes what one read gave and says whose output changed. The
+plugin's reader (hosts/local) feeds it and flushes; nobody else touches it.
+
+    OPEN --error--> ENDED(error)      OPEN --end--> ENDED      OPEN --forget--> gone
+
+A session ends once; what a plugin sends for a session that is not open (late, foreign, after its
+end) is dropped and counted. A line that cannot be read costs the session that it names, or none
+(spec/plugin/01 sections 2, 3, 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+import msgspec
+
+from tidegate.errors import MessageTooLarge, ProtocolError
+from tidegate.wire.lines import LineSplitter, OversizedLine
+from tidegate.wire.session import (
+    Event,
+    Message,
+    decode_event,
+    decode_log,
+    find_event,
+    head_of,
+    session_error,
+)
+
+_DAMAGED: Final = b'"event":"session"'
+
+
+class Port(Protocol):
+    """Where a session's output goes: the link's ServerCall has this shape."""
+
+    buffer: list[bytes]
+    closed: bool
+
+    def conclude(self, error: bytes = b"") -> None:
+        """End the call at the next flush; empty is a normal end."""
+
+
+class Listener(Protocol):
+    """What a plugin says apart from its answers. Called from :meth:`Sessions.receive`."""
+
+    def heartbeat(self) -> None:
+        """A heartbeat; the first one means ready."""
+
+    def log(self, level: str, message: str) -> None:
+        """A log line, or an error event."""
+
+    def noise(self, text: bytes) -> None:
+        """Text on standard output that is no message: ``print()``, a banner, raw bytes."""
+
+    def invoke(self, session_id: str, request: bytes) -> None:
+        """A back-call: JSON ``{type, backwards_request_id, request}``. The session may be over."""
+
+
+@final
+@dataclass(slots=True)
+class SessionCounters:
+    """Figures of one process."""
+
+    lines: int = 0
+    late: int = 0
+    noise: int = 0
+    damaged: int = 0
+
+
+@final
+class Sessions:
+    """Open sessions of one process by id, and the reader's state. One greenlet's property."""
+
+    __slots__ = ("_listener", "_splitter", "counters", "limit_setting", "ports")
+
+    def __init__(
+        self,
+        limit: int,
+        listener: Listener,
+        *,
+        limit_setting: str = "PLUGIN_RUNTIME_MAX_BUFFER_SIZE",
+    ) -> None:
+        self._splitter = LineSplitter(limit)
+        self._listener = listener
+        self.limit_setting = limit_setting
+        self.ports: dict[str, Port] = {}
+        self.counters = SessionCounters()
+
+    def open(self, session_id: str, port: Port) -> None:
+        """Route output of ``session_id`` to ``port``. Before its request line is written."""
+        self.ports[session_id] = port
+
+    def forget(self, session_id: str) -> None:
+        """The caller left: what comes late is dropped. Idempotent."""
+        self.ports.pop(session_id, None)
+
+    def end_all(self, error: bytes) -> list[Port]:
+        """The process is gone: every session ends with ``error``. Returns what to flush."""
+        ports = list(self.ports.values())
+        self.ports.clear()
+        for port in ports:
+            port.conclude(error)
+        return ports
+
+    def receive(self, data: bytes) -> list[Port]:
+        """Take what one read gave. Returns the ports whose output changed, each once or twice."""
+        dirty: list[Port] = []
+        lines = self._splitter.feed(data)
+        get = self.ports.get
+        decode = decode_event
+        self.counters.lines += len(lines)
+        for line in lines:
+            if not line:
+                continue
+            try:
+                event = decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._unreadable(line, dirty)
+                continue
+            message = event.data
+            if event.event == "session" and message is not None:
+                port = get(event.session_id)  # type: ignore[arg-type]
+                if port is None:
+                    self._late(event, message)
+                elif message.type == "stream" and message.data:
+                    if not port.buffer:
+                        dirty.append(port)
+                    port.buffer.append(bytes(message.data))
+                else:
+                    self._message(port, event, message, line, dirty)
+            else:
+                self._other(event, line)
+        for oversized in self._splitter.take_oversized():
+            self._oversized(oversized, dirty)
+        return dirty
+
+    def _message(
+        self, port: Port, event: Event, message: Message, line: bytes, dirty: list[Port]
+    ) -> None:
+        session_id = event.session_id or ""
+        if message.type == "end":
+            self._conclude(session_id, port, b"", dirty)
+        elif message.type == "invoke" and message.data:
+            self._listener.invoke(session_id, bytes(message.data))
+        elif message.type == "error" and message.data:
+            self._conclude(session_id, port, bytes(message.data), dirty)
+        elif message.type in ("stream", "invoke", "error", ""):
+            self.counters.damaged += 1
+            error = ProtocolError(
+                "the plugin sent a session message without type or data", line=head_of(line)[:200]
+            )
+            self._conclude(session_id, port, error.as_json(), dirty)
+        else:
+            error_text = f"unknown stream message type: {message.type[:100]}"
+            self._conclude(
+                session_id, port, session_error("unknown_stream_message_type", error_text), dirty
+            )
+
+    def _conclude(self, session_id: str, port: Port, error: bytes, dirty: list[Port]) -> None:
+        del self.ports[session_id]
+        port.conclude(error)
+        dirty.append(port)
+
+    def _late(self, event: Event, message: Message) -> None:
+        self.counters.late += 1
+        if message.type == "invoke" and message.data and event.session_id:
+            # Answered with an error at once, so that the plugin does not wait for minutes.
+            self._listener.invoke(event.session_id, bytes(message.data))
+
+    def _other(self, event: Event, line: bytes) -> None:
+        if event.event == "heartbeat":
+            self._listener.heartbeat()
+        elif event.event in ("log", "error"):
+            try:
+                entry = decode_log(line).data
+                self._listener.log(entry.level, entry.message)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._listener.log("error", head_of(line))
+        elif not event.event and not line.startswith(b'{"version"'):
+            self._noise(line)
+
+    def _unreadable(self, line: bytes, dirty: list[Port]) -> None:
+        found = find_event(line)
+        if found is not None:
+            text, event = found
+            self._noise(text)
+            self._recovered(event, line[len(text) :], dirty)
+            return
+        if _DAMAGED in line:
+            named = OversizedLine(line[:1024], len(line)).session_id
+            port = self.ports.get(named) if named else None
+            if port is not None and named is not None:
+                self.counters.damaged += 1
+                error = ProtocolError(
+                    "the plugin sent a line that is no JSON", line=head_of(line)[:200]
+                )
+                self._conclude(named, port, error.as_json(), dirty)
+        self._noise(line)
+
+    def _recovered(self, event: Event, line: bytes, dirty: list[Port]) -> None:
+        message = event.data
+        port = self.ports.get(event.session_id or "")
+        if event.event != "session" or message is None:
+            self._other(event, line)
+        elif port is None:
+            self._late(event, message)
+        elif message.type == "stream" and message.data:
+            port.buffer.append(bytes(message.data))
+            dirty.append(port)
+        else:
+            self._message(port, event, message, line, dirty)
+
+    def _noise(self, text: bytes) -> None:
+        self.counters.noise += 1
+        self._listener.noise(text)
+
+    def _oversized(self, line: OversizedLine, dirty: list[Port]) -> None:
+        session_id = line.session_id
+        port = self.ports.get(session_id) if session_id else None
+        if port is None or session_id is None:
+            self._noise(line.head)
+            return
+        limit = self._splitter.limit
+        error = MessageTooLarge(
+            f"the plugin sent a line of {line.size} bytes, over the limit of {limit} "
+            f"({self.limit_setting})",
+            limit=limit,
+            size=line.size,
+            setting=self.limit_setting,
+        )
+        self._conclude(session_id, port, error.as_json(), dirty)
