@@ -191,6 +191,14 @@ class Stream:
         """Whether :meth:`close` was called, by whomever."""
         return self._closed
 
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`take` would not wait: more is there, or the end is known.
+
+        For a consumer that sends the last chunk and the end in one write.
+        """
+        return self._ended or self._closed or bool(self._bodies) or self._spool is not None
+
     def abort(self, error: CallFailed) -> None:
         """End the call from our side with ``error`` (drain, live cancel). From any greenlet."""
         self._fail(error)
