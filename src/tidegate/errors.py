@@ -56,6 +56,12 @@ class SettingInvalid(StartRefused):
     error_type = "SettingInvalid"
 
 
+class PatchRefused(StartRefused):
+    """gevent's patch is missing, partial or came too late; the message says what to type."""
+
+    error_type = "PatchRefused"
+
+
 # --------------------------------------------------------------------------- requests
 
 
@@ -131,10 +137,47 @@ class PluginNotFound(RequestRefused):
     status = 404
 
 
+class RuntimeNotFound(InternalFailure):
+    """Nothing runs, or could be started, that would answer for this plugin identifier."""
+
+    status = 404
+
+
+class Stopping(InternalFailure):
+    """This process drains: it takes no new request. Details: retry_after (seconds)."""
+
+    status = 503
+
+
 class TooManyRequests(RequestRefused):
     """Admission: no slot came free in time. Code -500, so that Dify types it."""
 
     status = 429
+
+
+# --------------------------------------------------------------------------- storage
+
+
+class StorageUnavailable(InternalFailure):
+    """Rows or blobs cannot be reached, or there is no room for more. Details: reason."""
+
+
+class DatabaseUnavailable(StorageUnavailable):
+    """The database does not answer, stays locked or is full; nothing of the transaction stays."""
+
+
+class BlobUnavailable(StorageUnavailable):
+    """The blob store does not answer or is full. Says nothing about whether the blob exists."""
+
+
+class BlobMissing(NotFound):
+    """The store works and holds no blob of that key (D-59: never raised for an outage)."""
+
+
+class SwitchedInTransaction(TidegateError):
+    """A greenlet waited inside a SQLite write transaction: a bug of ours. Rolled back."""
+
+    error_type = "SwitchedInTransaction"
 
 
 # --------------------------------------------------------------------------- calls
@@ -216,6 +259,12 @@ class Overloaded(CallFailed):
     """Admission: the plugin has too many sessions. Details: retry_after (seconds)."""
 
     error_type = "Overloaded"
+
+
+class ServerStopping(CallFailed):
+    """This process was told to stop and the grace for running calls is over. Details: seconds."""
+
+    error_type = "ServerStopping"
 
 
 class HostLost(CallFailed):
