@@ -12,10 +12,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +71,12 @@ def _set_up(lane):
     python = _venv_python() or _find_python()
     if python is None:
         say("2/3", "none here: uv brings Python 3.12")
+        _run(
+            [uv, "python", "install", "--no-bin", "3.12"],
+            environ,
+            "no Python 3.12 to 3.14 is here and uv could not fetch one: install it or check the "
+            "network, then run make again",
+        )
     say("3/3", "installing what uv.lock names into .venv")
     _sync(uv, python or "3.12", lane, environ)
     STAMP.write_text("\n".join((_wanted(), lane, str(ROOT))) + "\n")
@@ -107,7 +115,7 @@ def _find_uv():
     found = shutil.which("uv")
     if found and _uv_version(found) >= LEAST_UV:
         return found
-    ours = BOOT / "uv" / "bin" / "uv"
+    ours = BOOT / "uv"
     if not ours.exists():
         say("1/3", "getting uv by pip into .boot")
         _install_uv()
@@ -124,18 +132,25 @@ def _uv_version(path):
 
 
 def _install_uv():
-    """Into a folder of its own. Naming the target's version lets an old Python fetch it too."""
+    """The binary out of its wheel: so an old Python, which uv does not support, can fetch it."""
     pin = re.search(r'\nname = "uv"\nversion = "([^"]+)"', (ROOT / "uv.lock").read_text())
-    target = str(BOOT / "uv")
-    command = [*_pip(), "install", "--quiet", "--no-deps", "--upgrade", "--target", target]
+    wheels = BOOT / "wheels"
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--dest", str(wheels)]
     command += ["--only-binary", ":all:", "--python-version", "3.12", "--implementation", "py"]
     if os.environ.get("SSL_CERT_FILE") and not os.environ.get("PIP_CERT"):
         command += ["--cert", os.environ["SSL_CERT_FILE"]]
     _run(
-        [*command, "uv" + ("==" + pin.group(1) if pin else "")],
-        dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_USER="0"),
+        [*command, "uv==" + pin.group(1)],
+        dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1"),
         "pip could not fetch uv: check the network, proxy or PIP_INDEX_URL, then run make again",
     )
+    with zipfile.ZipFile(str(next(wheels.glob("uv-*.whl")))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith("/scripts/uv"))
+        part = BOOT / "uv.part"
+        part.write_bytes(wheel.read(name))
+    part.chmod(0o755)
+    part.rename(BOOT / "uv")
+    shutil.rmtree(str(wheels))
 
 
 def _pip():
@@ -226,13 +241,21 @@ def _candidates():
             path = os.path.join(folder, name)
             if not path.startswith(str(VENV)) and os.access(path, os.X_OK):
                 yield path
-    root = Path(
-        os.environ.get("PYENV_ROOT") or os.path.join(os.environ.get("HOME") or "/", ".pyenv")
-    )
     for minor in range(OLDEST[1], NEWEST[1] + 1):
-        with contextlib.suppress(OSError):  # another user's folder
-            for path in sorted(root.glob(f"versions/3.{minor}.*/bin/python3")):
-                yield str(path)
+        for root in _pyenv_roots(folders):
+            with contextlib.suppress(OSError):  # another user's folder
+                for path in sorted(root.glob(f"versions/3.{minor}.*/bin/python3")):
+                    yield str(path)
+
+
+def _pyenv_roots(folders):
+    """Where pyenv keeps its versions: named, in the home, or told by its own entries on PATH."""
+    homes = [os.environ.get("HOME") or "/", pwd.getpwuid(os.getuid()).pw_dir]
+    roots = [os.environ.get("PYENV_ROOT"), *(os.path.join(home, ".pyenv") for home in homes)]
+    for folder in folders:
+        if os.path.basename(folder) == "shims" or os.access(os.path.join(folder, "pyenv"), os.X_OK):
+            roots.append(os.path.dirname(folder))
+    return [Path(root) for root in roots if root]
 
 
 def _fits(path):
