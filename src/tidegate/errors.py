@@ -292,3 +292,9 @@ class InstallFailed(TidegateError):
     """An installation ended as failed; the message is what the install task shows."""
 
     error_type = "InstallFailed"
+
+
+class BrokerUnavailable(TidegateError):
+    """The broker of jobs does not take a message. The job's row stays: the schedule resumes it."""
+
+    error_type = "BrokerUnavailable"

@@ -1,0 +1,145 @@
+"""What Gunicorn is told and what is refused in it. ``tidegate.gunicorn_conf`` is this, by name.
+
+    master  conf import ── on_starting: worker class, --preload, port, packages
+    worker  fork ── gevent patches ── event: third-party patches ── import tidegate.app
+                 ── post_worker_init: the final look, the fingerprint, the drain's watcher
+
+Refusals in the master end it with 78; in a worker with 3, the one code on which Gunicorn stops
+instead of starting the worker again (any other is a respawn loop). Nothing here may import what
+the patch has to reach first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import Any
+
+from gevent import events
+
+from tidegate.errors import PatchRefused
+from tidegate.runtime import boot, fingerprint, launcher
+from tidegate.runtime.home import prepare_home
+from tidegate.settings import Settings
+
+COMMAND = "tidegate api"
+#: Gunicorn's WORKER_BOOT_ERROR: halt the server.
+HALT = 3
+#: Streams in development get this long when the source changes: an open one delays the reload.
+RELOAD_GRACE = 1.0
+# From the worker's notice of SIGTERM (its loop turns once a second) to its last look at its pool.
+_LOOP = 2
+
+
+def settings_or_exit() -> Settings:
+    """The settings for the configuration; a refusal ends the master before it forks."""
+    with launcher.refusals_end_the_process():
+        return prepare_home(os.environ)
+    raise AssertionError("unreachable")
+
+
+def address(settings: Settings) -> str:
+    """``bind`` in Gunicorn's spelling."""
+    host = f"[{settings.server_host}]" if ":" in settings.server_host else settings.server_host
+    return f"{host}:{settings.server_port}"
+
+
+def graceful_timeout(settings: Settings) -> int:
+    """Gunicorn's limit: the streams' grace and the turns of its own loop."""
+    return math.ceil(settings.tidegate_grace) + _LOOP
+
+
+def watch_for_the_patch() -> None:
+    """Apply the third-party patches the moment that gevent patched the builtin modules."""
+    if _patched not in events.subscribers:
+        events.subscribers.append(_patched)
+
+
+def refuse_in_master(server: Any) -> None:
+    """Static facts, before the first fork. Hook ``on_starting``."""
+    with launcher.refusals_end_the_process():
+        launcher.require_installed("api")
+        _require_gevent_worker(server.cfg)
+        _require_no_preload(server.cfg)
+        if not (os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS")):
+            _require_free_port(server.cfg)
+    if server.cfg.reload:
+        server.cfg.set("graceful_timeout", math.ceil(RELOAD_GRACE) + 1)
+
+
+def boot_worker(worker: Any, settings: Settings) -> None:
+    """The final look, the fingerprint, the watcher. Hook ``post_worker_init``."""
+    with launcher.refusals_end_the_process(HALT):
+        boot.serve(COMMAND)
+    fingerprint.report(
+        "api",
+        runner="gunicorn",
+        pool=type(worker).__name__,
+        workers=worker.cfg.workers,
+        reload=bool(worker.cfg.reload),
+    )
+    grace = RELOAD_GRACE if worker.cfg.reload else settings.tidegate_grace
+    _spawn_watcher(worker, min(grace, settings.tidegate_grace))
+
+
+def interrupt_worker(worker: Any) -> None:
+    """Hook ``worker_int``: SIGINT and SIGQUIT leave no time, streams get their last word now.
+
+    Gunicorn's reloader comes through here as well: it leaves time, and the watcher wakes up.
+    """
+    if threading.current_thread() is not worker.reloader:
+        boot.DRAIN.begin(0.0)
+
+
+def _patched(event: object) -> None:
+    if isinstance(event, events.GeventDidPatchBuiltinModulesEvent):
+        with launcher.refusals_end_the_process(HALT):
+            boot.patch(COMMAND)
+
+
+def _require_gevent_worker(config: Any) -> None:
+    from gunicorn.workers.ggevent import GeventWorker
+
+    if not issubclass(config.worker_class, GeventWorker):
+        raise PatchRefused(
+            f"worker class {config.worker_class_str!r} does not run on gevent: drop -k, "
+            f"--threads and SERVER_WORKER_CLASS, start with `{COMMAND}`"
+        )
+
+
+def _require_no_preload(config: Any) -> None:
+    if config.preload_app:
+        raise PatchRefused(
+            "--preload imports the application before gevent's patch: drop it, "
+            f"start with `{COMMAND}`"
+        )
+
+
+def _require_free_port(config: Any) -> None:
+    for bound in config.address:
+        if isinstance(bound, tuple):
+            launcher.require_free_port(bound[0], bound[1])
+
+
+def _spawn_watcher(worker: Any, grace: float) -> None:
+    import gevent
+
+    gevent.spawn(_watch, worker, grace)
+
+
+def _watch(worker: Any, grace: float) -> None:
+    """Begin draining as soon as the worker is told to stop, by whatever way.
+
+    Gunicorn writes to PIPE on each signal and on reload; ``max_requests`` only clears ``alive``,
+    hence the time-out. Without this, SIGTERM would cut each stream without a word.
+    """
+    from gevent.socket import wait_read
+
+    while worker.alive:
+        try:
+            wait_read(worker.PIPE[0], timeout=1.0, timeout_exc=TimeoutError())
+            os.read(worker.PIPE[0], 4096)
+        except (TimeoutError, BlockingIOError):
+            continue
+    boot.DRAIN.begin(grace)
