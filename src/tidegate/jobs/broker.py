@@ -1,0 +1,140 @@
+"""Which broker there is, and what Celery has to be told for it to lose nothing.
+
+| broker | when |
+|---|---|
+| embedded (``sqlq``) | neither CELERY_BROKER_URL nor REDIS_HOST is given |
+| Redis | REDIS_HOST, or a ``redis://``, ``rediss://`` or ``sentinel://`` URL |
+| RabbitMQ | an ``amqp://`` URL |
+
+Redis under a gevent worker needs two settings, or what a killed worker held never comes back:
+kombu looks for it only when its own poll times out, which a shorter BRPOP prevents, and then only
+every tenth time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
+
+from tidegate.settings import Settings
+
+INSTALLS = "installs"
+"""Queue of jobs that somebody waits for."""
+
+UPKEEP = "upkeep"
+"""Queue of the schedule and of cleaning up."""
+
+_REDIS_POLL = 3
+"""Seconds of a BRPOP: longer than the 2 s that kombu polls."""
+
+_HOUR = 3600
+
+
+def broker_url(settings: Settings) -> str:
+    """The broker's URL, password included: for Celery only, never for a log."""
+    if settings.celery_broker_url:
+        return settings.celery_broker_url.reveal()
+    if settings.redis_use_sentinel and settings.redis_sentinels:
+        return _sentinel_url(settings)
+    if settings.redis_host:
+        return _redis_url(settings)
+    return f"sqlq:///{quote(str(settings.home.broker))}"
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for this broker, the same for senders, worker and beat.
+
+    Makes the broker's transport ready as well; opens nothing.
+    """
+    url = broker_url(settings)
+    prepare_transport(url)
+    return {
+        "broker_url": url,
+        "broker_transport_options": _transport_options(settings, url),
+        "broker_use_ssl": _tls(settings) if url.startswith("rediss") else None,
+        "broker_connection_retry_on_startup": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_ignore_result": True,
+        "task_send_sent_event": False,
+        "worker_send_task_events": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "task_queues": [Queue(INSTALLS), Queue(UPKEEP)],
+        "task_default_queue": UPKEEP,
+        "task_create_missing_queues": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+        "event_queue_ttl": 10,
+    }
+
+
+def prepare_transport(url: str) -> None:
+    """Tell kombu of the embedded transport; make Redis look for what dead workers held."""
+    TRANSPORT_ALIASES["sqlq"] = "tidegate.jobs.transport:Transport"
+    if url.startswith(("redis", "sentinel")):
+        from kombu.transport.redis import Transport
+
+        Transport.brpop_timeout = _REDIS_POLL
+
+
+def _transport_options(settings: Settings, url: str) -> dict[str, Any]:
+    if not url.startswith(("redis", "sentinel")):
+        return {}
+    options: dict[str, Any] = {
+        "visibility_timeout": max(_HOUR, 4 * 60 * settings.plugin_install_timeout),
+        "unacked_restore_throttle": 1,
+        "global_keyprefix": f"{settings.redis_key_prefix}:",
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
+    if url.startswith("sentinel"):
+        options["master_name"] = settings.redis_sentinel_service_name
+        options["sentinel_kwargs"] = _sentinel_login(settings)
+    return options
+
+
+def _redis_url(settings: Settings) -> str:
+    scheme = "rediss" if settings.redis_use_ssl else "redis"
+    host = f"{_login(settings)}{settings.redis_host}:{settings.redis_port}"
+    return f"{scheme}://{host}/{settings.redis_db}"
+
+
+def _sentinel_url(settings: Settings) -> str:
+    return ";".join(
+        f"sentinel://{_login(settings)}{address}/{settings.redis_db}"
+        for address in settings.redis_sentinels
+    )
+
+
+def _login(settings: Settings) -> str:
+    password = settings.redis_password.reveal()
+    if not (settings.redis_username or password):
+        return ""
+    return f"{quote(settings.redis_username, safe='')}:{quote(password, safe='')}@"
+
+
+def _sentinel_login(settings: Settings) -> dict[str, Any]:
+    login: dict[str, Any] = {}
+    if settings.redis_sentinel_username:
+        login["username"] = settings.redis_sentinel_username
+    if settings.redis_sentinel_password:
+        login["password"] = settings.redis_sentinel_password.reveal()
+    if settings.redis_sentinel_socket_timeout:
+        login["socket_timeout"] = settings.redis_sentinel_socket_timeout
+    return login
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    import ssl
+
+    wanted = settings.redis_ssl_cert_reqs or "CERT_REQUIRED"
+    options: dict[str, Any] = {"ssl_cert_reqs": getattr(ssl, wanted, ssl.CERT_REQUIRED)}
+    if settings.redis_ssl_ca_certs:
+        options["ssl_ca_certs"] = settings.redis_ssl_ca_certs
+    return options

@@ -1,0 +1,44 @@
+"""Sending work to the worker by name. Whoever sends knows no task's code."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from tidegate.errors import BrokerUnavailable
+from tidegate.jobs.broker import INSTALLS, celery_settings
+from tidegate.settings import Settings
+
+_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 0.5}
+
+
+@final
+class Sender:
+    """Puts messages on the broker's queues. One per process; opens nothing before the first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def send(self, task_name: str, *args: Any, queue: str = INSTALLS) -> None:
+        """Queue ``task_name`` with plain JSON ``args``.
+
+        Called after the rows that describe the job were committed. BrokerUnavailable when the
+        broker cannot take it; the schedule finds the job's row all the same.
+        """
+        try:
+            self._app.send_task(
+                task_name, args=args, queue=queue, ignore_result=True, retry_policy=_RETRY
+            )
+        except OperationalError as error:
+            raise BrokerUnavailable(
+                f"the broker does not take jobs: {error}; the job waits for the schedule"
+            ) from error
+
+    @cached_property
+    def _app(self) -> Celery:
+        app = Celery("tidegate-sender", set_as_current=False)
+        app.conf.update(celery_settings(self._settings))
+        return app
