@@ -1,7 +1,7 @@
 """Lines of a plugin's standard output: cut, bounded, without I/O (spec/plugin/01 section 1).
 
-A line that is longer than the limit is never held: its first bytes are kept, because they name
-the session that it belonged to, the rest is counted and thrown away up to its newline. So a
+A line that is longer than the limit is not held: its first bytes are kept, because they name
+the session that it belonged to, the rest is thrown away up to its newline. So a
 plugin that writes without end costs ``limit`` bytes of memory and one call.
 """
 
@@ -19,7 +19,7 @@ _SESSION_ID = re.compile(rb'"session_id"\s*:\s*"([^"\\]{1,128})"')
 @final
 @dataclass(frozen=True, slots=True)
 class OversizedLine:
-    """A line that was thrown away: its first bytes and its whole length."""
+    """A line that is thrown away: its first bytes, and its length when that was noticed."""
 
     head: bytes
     size: int
@@ -36,29 +36,29 @@ class LineSplitter:
     """Cuts what a process writes into lines. One per pipe, fed by its one reader.
 
     ``feed`` gives the whole lines without their newlines (blank ones included: the caller skips
-    them in the loop it has anyway). Lines over the limit are in ``take_oversized`` instead.
+    them in the loop it has anyway). In the place of a line over the limit stands an
+    :class:`OversizedLine`, as soon as the limit is passed.
     """
 
-    __slots__ = ("_discarded", "_head", "_held", "_oversized", "_rest", "limit")
+    __slots__ = ("_discarding", "_held", "_rest", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._rest: list[bytes] = []
         self._held = 0
-        self._head = b""
-        self._discarded = 0
-        self._oversized: list[OversizedLine] = []
+        self._discarding = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Every line that ended in ``data``."""
+    def feed(self, data: bytes) -> list[bytes | OversizedLine]:
+        """Every line that ended, or grew over the limit, in ``data``."""
+        if self._discarding:
+            end = data.find(b"\n")
+            if end < 0:
+                return []
+            self._discarding = False
+            data = data[end + 1 :]
         cut = data.rfind(b"\n")
         if cut < 0:
-            self._hold(data)
-            return []
-        if self._discarded:
-            data, cut = self._end_discarding(data)
-            if cut < 0:
-                return []
+            return self._hold(data)
         if self._rest:
             self._rest.append(data[:cut])
             block = b"".join(self._rest)
@@ -66,53 +66,32 @@ class LineSplitter:
             self._held = 0
         else:
             block = data[:cut]
-        if cut + 1 < len(data):
-            self._hold(data[cut + 1 :])
-        lines = block.split(b"\n")
+        lines: list[bytes | OversizedLine] = block.split(b"\n")  # type: ignore[assignment]
         if len(block) > self.limit:
-            lines = self._drop_oversized(lines)
+            lines = [self._checked(line) for line in lines]
+        if cut + 1 < len(data):
+            lines += self._hold(data[cut + 1 :])
         return lines
-
-    def take_oversized(self) -> list[OversizedLine]:
-        """The lines thrown away since the last call."""
-        if not self._oversized:
-            return []
-        taken, self._oversized = self._oversized, []
-        return taken
 
     @property
     def partial(self) -> bytes:
-        """What was written after the last newline (its head, when it is being thrown away)."""
-        return self._head if self._discarded else b"".join(self._rest)
+        """What was written after the last newline and is held."""
+        return b"".join(self._rest)
 
-    def _hold(self, data: bytes) -> None:
-        if self._discarded:
-            self._discarded += len(data)
-            return
+    def _hold(self, data: bytes) -> list[bytes | OversizedLine]:
+        if not data:
+            return []
         self._rest.append(data)
         self._held += len(data)
-        if self._held > self.limit:
-            self._head = b"".join(self._rest)[:HEAD_KEPT]
-            self._discarded = self._held
-            self._rest = []
-            self._held = 0
+        if self._held <= self.limit:
+            return []
+        line = OversizedLine(b"".join(self._rest)[:HEAD_KEPT], self._held)
+        self._rest = []
+        self._held = 0
+        self._discarding = True
+        return [line]
 
-    def _end_discarding(self, data: bytes) -> tuple[bytes, int]:
-        end = data.find(b"\n")
-        self._oversized.append(OversizedLine(self._head, self._discarded + end))
-        self._discarded = 0
-        self._head = b""
-        rest = data[end + 1 :]
-        cut = rest.rfind(b"\n")
-        if cut < 0 and rest:
-            self._hold(rest)
-        return rest, cut
-
-    def _drop_oversized(self, lines: list[bytes]) -> list[bytes]:
-        kept: list[bytes] = []
-        for line in lines:
-            if len(line) > self.limit:
-                self._oversized.append(OversizedLine(line[:HEAD_KEPT], len(line)))
-            else:
-                kept.append(line)
-        return kept
+    def _checked(self, line: bytes | OversizedLine) -> bytes | OversizedLine:
+        if isinstance(line, bytes) and len(line) > self.limit:
+            return OversizedLine(line[:HEAD_KEPT], len(line))
+        return line

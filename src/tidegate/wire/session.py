@@ -46,15 +46,16 @@ class Event(msgspec.Struct, gc=False):
 
 
 class LogMessage(msgspec.Struct):
-    """``data`` of a log event."""
+    """``data`` of a log event, or of an error event (which has ``error`` alone)."""
 
-    level: str = "info"
+    level: str = ""
     message: str = ""
+    error: str = ""
     timestamp: float = 0.0
 
 
 class LogEvent(msgspec.Struct):
-    """A log line, decoded for its text. Only for lines whose event is ``log``."""
+    """A line decoded for its text. Only for lines whose event is ``log`` or ``error``."""
 
     data: LogMessage
 

@@ -13,7 +13,7 @@ end) is dropped and counted. A line that cannot be read costs the session that i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import msgspec
 
@@ -107,7 +107,8 @@ class Sessions:
     def receive(self, data: bytes) -> list[Port]:
         """Take what one read gave. Returns the ports whose output changed, each once or twice."""
         dirty: list[Port] = []
-        lines = self._splitter.feed(data)
+        # Any: an OversizedLine stands in the place of a line, and decoding it raises TypeError.
+        lines: list[Any] = self._splitter.feed(data)
         get = self.ports.get
         decode = decode_event
         self.counters.lines += len(lines)
@@ -116,7 +117,7 @@ class Sessions:
                 continue
             try:
                 event = decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
                 self._unreadable(line, dirty)
                 continue
             message = event.data
@@ -132,8 +133,6 @@ class Sessions:
                     self._message(port, event, message, line, dirty)
             else:
                 self._other(event, line)
-        for oversized in self._splitter.take_oversized():
-            self._oversized(oversized, dirty)
         return dirty
 
     def _message(
@@ -175,13 +174,16 @@ class Sessions:
         elif event.event in ("log", "error"):
             try:
                 entry = decode_log(line).data
-                self._listener.log(entry.level, entry.message)
+                self._listener.log(entry.level or event.event, entry.message or entry.error)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._listener.log("error", head_of(line))
         elif not event.event and not line.startswith(b'{"version"'):
             self._noise(line)
 
-    def _unreadable(self, line: bytes, dirty: list[Port]) -> None:
+    def _unreadable(self, line: bytes | OversizedLine, dirty: list[Port]) -> None:
+        if isinstance(line, OversizedLine):
+            self._oversized(line, dirty)
+            return
         found = find_event(line)
         if found is not None:
             text, event = found

@@ -1,0 +1,93 @@
+"""One line between host and plugin, in both directions."""
+
+import json
+
+import msgspec
+import pytest
+
+from tidegate.wire import session
+
+
+def test_a_request_line_has_every_envelope_key_and_flattened_fields():
+    line = session.request_line(
+        "s1",
+        user_id="u1",
+        type="tool",
+        action="invoke_tool",
+        data=b'{"provider":"p","tool_parameters":{"n":9007199254740993}}',
+        app_id="a",
+        context=b'{"k":1}',
+    )
+    assert b"\n" not in line
+    assert json.loads(line) == {
+        "session_id": "s1",
+        "conversation_id": None,
+        "message_id": None,
+        "app_id": "a",
+        "endpoint_id": None,
+        "context": {"k": 1},
+        "event": "request",
+        "data": {
+            "user_id": "u1",
+            "type": "tool",
+            "action": "invoke_tool",
+            "provider": "p",
+            "tool_parameters": {"n": 9007199254740993},
+        },
+    }
+    assert b"9007199254740993" in line
+
+
+def test_a_request_without_fields_is_still_json():
+    line = session.request_line("s", user_id="", type="t", action="a", data=b" { } ")
+    assert json.loads(line)["data"] == {"user_id": "", "type": "t", "action": "a"}
+
+
+def test_quotes_in_names_cannot_break_out():
+    line = session.request_line('a"b', user_id='x"}', type="t", action="a", data=b"{}")
+    decoded = json.loads(line)
+    assert decoded["session_id"] == 'a"b'
+    assert decoded["data"]["user_id"] == 'x"}'
+
+
+def test_a_backwards_line():
+    line = session.backwards_line("s", "r", "response", message="struct", data=b'{"data":"ok"}')
+    assert json.loads(line) == {
+        "session_id": "s",
+        "event": "backwards_response",
+        "data": {
+            "backwards_request_id": "r",
+            "event": "response",
+            "message": "struct",
+            "data": {"data": "ok"},
+        },
+    }
+
+
+def test_newlines_between_tokens_go():
+    assert session.one_line(b'{\r\n "a":\n1}') == b'{   "a": 1}'
+
+
+def test_an_event_keeps_its_payload_as_bytes():
+    event = session.decode_event(
+        b'{"event":"session","session_id":"s","data":{"type":"stream","data":{"b":1.0, "a":2}}}'
+    )
+    assert event.data is not None
+    assert bytes(event.data.data) == b'{"b":1.0, "a":2}'
+
+
+@pytest.mark.parametrize("line", [b"", b"text", b"[1]", b'{"event":1}', b'{"event":"a"', b"\xff"])
+def test_what_is_no_event_is_refused(line):
+    with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
+        session.decode_event(line)
+
+
+def test_an_event_behind_text_is_found():
+    found = session.find_event(b'50%... {"event" {"event":"heartbeat","session_id":null,"data":{}}')
+    assert found is not None
+    assert found[0] == b'50%... {"event" '
+    assert found[1].event == "heartbeat"
+
+
+def test_text_without_an_event_gives_none():
+    assert session.find_event(b'{"event": broken') is None
