@@ -293,8 +293,12 @@ class LinkServer:
     def start(self) -> None:
         """Bind and accept. StartRefused with one line when an address cannot be had."""
         self._listeners.append(self._bind_unix())
-        if self._tcp:
-            self._listeners.append(self._bind_tcp())
+        try:
+            if self._tcp:
+                self._listeners.append(self._bind_tcp())
+        except StartRefused:
+            self.stop()
+            raise
         for listener in self._listeners:
             self._spawn(self._accept, listener)
 
