@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 from typing import Any
 
 from celery import signals
 from celery.concurrency import get_implementation
 from celery.concurrency.gevent import TaskPool
+from celery.exceptions import SecurityWarning
 
 from tidegate.errors import PatchRefused, StartRefused
 from tidegate.runtime import boot, fingerprint, launcher, patches
@@ -34,6 +36,8 @@ def begin() -> Settings:
     In a process that gevent did not patch nothing is changed: whether that is wrong is known only
     when it turns out to be a worker or beat.
     """
+    # About pickled messages run as root: ours are JSON, and a container's user is often root.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     with launcher.refusals_end_the_process():
         if not patches.missing_patches():
             patches.rebind_celery_imports()
@@ -91,9 +95,9 @@ def _require_accepted(application: Any, role: str) -> None:
 
 
 def _require_gevent_pool(pool: Any) -> None:
-    implementation = get_implementation(pool)
-    if not (isinstance(implementation, type) and issubclass(implementation, TaskPool)):
+    real = get_implementation(pool)
+    if not (isinstance(real, type) and issubclass(real, TaskPool)):
         raise PatchRefused(
-            f"worker pool {pool if isinstance(pool, str) else implementation.__module__!r} does not "
-            f"run on gevent: drop -P and worker_pool, start with `{COMMANDS['worker']}`"
+            f"worker pool {getattr(real, '__module__', real)!r} does not run on gevent: "
+            f"drop -P and worker_pool, start with `{COMMANDS['worker']}`"
         )

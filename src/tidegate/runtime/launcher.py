@@ -127,9 +127,9 @@ def refuse(error: StartRefused, code: int | None = None) -> NoReturn:
 
 
 def _launch_up(settings: Settings, argv: Sequence[str]) -> NoReturn:
-    from tidegate.runtime import supervise
+    from tidegate.runtime.supervise import START_ORDER, run
 
-    commands = [command_for(role, settings) for role in supervise.START_ORDER]
+    commands = [command_for(role, settings) for role in START_ORDER]
     if "--print" in argv:
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
@@ -138,7 +138,7 @@ def _launch_up(settings: Settings, argv: Sequence[str]) -> NoReturn:
     if "--check" in argv:
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
-    raise SystemExit(supervise.run(settings, reload="--reload" in argv))
+    raise SystemExit(run(settings, reload="--reload" in argv))
 
 
 def _program(role: str) -> list[str]:

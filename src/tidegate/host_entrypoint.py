@@ -1,0 +1,76 @@
+"""The host role: ``python -m tidegate.host_entrypoint``, the owner of every plugin process.
+
+Nobody else patches this process, so its first statement does, before any import that could keep
+an original; importing this file patches nothing. It then composes the rooms that only a host
+may hold: environments, hosts, back-calls and the server end of the link.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import os
+import signal
+from typing import Any
+
+from tidegate.runtime import boot, fingerprint, launcher, link_key, link_socket
+from tidegate.runtime.home import prepare_home, take_lock
+from tidegate.settings import Settings
+
+COMMAND = "tidegate host"
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT. A refusal is one line and exit code 78."""
+    with launcher.refusals_end_the_process():
+        launcher.require_installed("host")
+        boot.patch(COMMAND)
+        settings = prepare_home(os.environ)
+        lock = take_lock(settings.home, "host", "another host runs on this data folder")
+        host, server = compose(settings)
+        boot.serve(COMMAND)
+        stop = _stop_event()
+        server.start()
+    fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
+    stop.wait()
+    host.stop(settings.tidegate_grace)
+    server.stop()
+    lock.close()
+
+
+def compose(settings: Settings) -> tuple[Any, Any]:
+    """Put the host's rooms together: the plugin host and the server that callers reach it by."""
+    from tidegate.backcalls import open_target
+    from tidegate.environments import Environments
+    from tidegate.hosts import PluginHost
+    from tidegate.link.server import LinkServer
+    from tidegate.storage.blobs import open_blobs
+    from tidegate.telemetry.logs import configure_logging
+
+    configure_logging(settings)
+    environments = Environments(settings)
+    host = PluginHost(settings, open_blobs(settings), environments, open_target(settings))
+    server = LinkServer(
+        host,
+        key=link_key(settings),
+        path=link_socket(settings),
+        tcp=settings.tidegate_link_tcp,
+    )
+    return host, server
+
+
+def _stop_event() -> Any:
+    import gevent
+    from gevent.event import Event
+
+    event = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, event.set)
+    return event
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""One supervised role: its process, its output, its deaths. Used by ``supervise`` only.
+
+States: DOWN -> STARTING -> READY -> DOWN, any -> GONE (gave up, or told to stop).
+
+This runs in the supervisor, a plain Python process without gevent and without threads: a role is
+started with ``preexec_fn`` (safe in a process with one thread) in a process group of its own, and
+the kernel sends it SIGTERM when the supervisor dies, so that nothing outlives ``tidegate up``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO, final
+
+from tidegate.runtime.home import link_socket, write_whole
+from tidegate.settings import Settings
+
+#: A role that lived this long has shown that it works: its deaths are counted anew.
+HEALTHY_AFTER = 60.0
+#: Deaths in a row after which the supervisor gives up.
+DEATHS = 5
+_LOG_LIMIT = 20 << 20
+_LOG_KEPT = 5
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class State(enum.Enum):
+    """See the module's line of states."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+    GONE = "gone"
+
+
+@final
+class RoleLog:
+    """``logs/<role>.log``, 20 MiB and four older ones; and the terminal, with the role's name."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._prefix = f"{name:<6} | ".encode()
+        self._file: BinaryIO = path.open("ab")
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        """Take what the role wrote; shows whole lines only."""
+        self._file.write(data)
+        self._file.flush()
+        if self._file.tell() > _LOG_LIMIT:
+            self._rotate()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if lines:
+            _show(b"".join(self._prefix + line + b"\n" for line in lines))
+
+    def close(self) -> None:
+        """Show what is left of a line and close the file."""
+        if self._rest:
+            _show(self._prefix + self._rest + b"\n")
+        self._file.close()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(_LOG_KEPT - 1, 0, -1):
+            older = self._path.with_suffix(f".log.{number}")
+            if older.exists():
+                older.replace(self._path.with_suffix(f".log.{number + 1}"))
+        self._path.replace(self._path.with_suffix(".log.1"))
+        self._file = self._path.open("ab")
+
+
+def _show(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except (BrokenPipeError, ValueError):
+        return  # the terminal is gone, the file has it
+
+
+@final
+class Role:
+    """A role that is kept running. Made, polled and stopped by the supervisor's one loop."""
+
+    def __init__(
+        self, name: str, command: list[str], settings: Settings, environ: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.state = State.DOWN
+        self.deaths = 0
+        self.was_ready = False
+        self.starts_at = 0.0
+        self._command = command
+        self._settings = settings
+        self._environ = environ
+        self._log = RoleLog(settings.home.logs / f"{name}.log", name)
+        self._started_at = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Pid of the running process; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def output(self) -> BinaryIO | None:
+        """What the supervisor's selector waits on."""
+        return self._process.stdout if self._process else None  # type: ignore[return-value]
+
+    def start(self, now: float) -> None:
+        """Start the process. OSError when the program is not there."""
+        self._process = subprocess.Popen(
+            self._command,
+            env=dict(self._environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=_die_with_parent(os.getpid()),
+        )
+        assert self._process.stdout is not None  # noqa: S101 - asked for above
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self.state, self._started_at = State.STARTING, now
+        write_whole(self._pid_file, f"{self.pid}\n".encode(), mode=0o644)
+
+    def read(self) -> bool:
+        """Take what the process wrote. False at the end of its output."""
+        assert self.output is not None  # noqa: S101 - only called by the selector
+        data = os.read(self.output.fileno(), 1 << 16)
+        if data:
+            self._log.write(data)
+        return bool(data)
+
+    def check_ready(self) -> bool:
+        """Ask a starting role whether it serves. True once, when it begins to."""
+        if self.state is not State.STARTING or not _PROBES[self.name](self):
+            return False
+        self.state, self.was_ready = State.READY, True
+        return True
+
+    def ended(self, now: float) -> int | None:
+        """Exit code if the process has ended since the last call (negative: by a signal)."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        self._sweep(code)
+        self.deaths = 1 if now - self._started_at > HEALTHY_AFTER else self.deaths + 1
+        self.state = State.DOWN
+        return code
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the role's first process; it tells its own."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill the whole process group and reap it."""
+        if self._process is not None:
+            _kill_group(self._process.pid)
+            self._sweep(self._process.wait())
+
+    def close(self) -> None:
+        """Nothing more is started. Called when the supervisor ends."""
+        self.state = State.GONE
+        self._log.close()
+
+    @property
+    def home_run(self) -> Path:
+        """``run/`` of the data folder, for the probes."""
+        return self._settings.home.run
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, for the probes."""
+        return self._settings
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._settings.home.run / f"{self.name}.pid"
+
+    def _sweep(self, code: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _kill_group(process.pid)
+        if process.stdout is not None:
+            self._drain(process.stdout)  # type: ignore[arg-type]
+        self._pid_file.unlink(missing_ok=True)
+        del code
+
+    def _drain(self, output: BinaryIO) -> None:
+        try:
+            while data := os.read(output.fileno(), 1 << 16):
+                self._log.write(data)
+        except BlockingIOError:
+            pass  # somebody outside of the group still holds the pipe
+        output.close()
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # died before prctl was called
+            os._exit(1)
+
+    return prepare
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _host_answers(role: Role) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(os.fsencode(link_socket(role.settings))) == 0
+
+
+def _wrote_fingerprint(role: Role) -> bool:
+    try:
+        return bool(
+            json.loads((role.home_run / f"{role.name}.json").read_bytes())["pid"] == role.pid
+        )
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def _api_answers(role: Role) -> bool:
+    try:
+        with socket.create_connection(api_address(role.settings), timeout=0.5) as probe:
+            probe.sendall(b"GET /health/check HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            return b" 200 " in probe.recv(64)
+    except OSError:
+        return False
+
+
+def api_address(settings: Settings) -> tuple[str, int]:
+    """Where a process of this machine reaches the api."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared
+    return everywhere.get(settings.server_host, settings.server_host), settings.server_port
+
+
+_PROBES: dict[str, Callable[[Role], bool]] = {
+    "host": _host_answers,
+    "worker": _wrote_fingerprint,
+    "beat": _wrote_fingerprint,
+    "api": _api_answers,
+}

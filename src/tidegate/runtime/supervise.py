@@ -1,0 +1,215 @@
+"""``tidegate up``: the four roles on one machine, started in order, watched, stopped in order.
+
+    migrate ── host ── worker ── beat ── api          start
+    api ── beat ── worker ── host                     stop: callers first, plugins last
+
+A plain, unpatched Python process with one thread and one selector. A role that dies is started
+again after a pause that doubles; one that never became ready, that refuses to start (78) or that
+dies too often in a row ends everything, loudly. What outlives its role is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import final
+
+from tidegate.errors import StartRefused
+from tidegate.runtime import launcher
+from tidegate.runtime.home import take_lock
+from tidegate.runtime.roles import DEATHS, Role, State, api_address
+from tidegate.settings import Settings
+
+START_ORDER = ("host", "worker", "beat", "api")
+STOP_ORDER = ("api", "beat", "worker", "host")
+#: Exit code when a role could not be kept running.
+GAVE_UP = 1
+# A death wakes the loop by the end of the role's output; only readiness has to be asked for.
+_TICK_STARTING = 0.1
+_TICK = 1.0
+_LONGEST_PAUSE = 30.0
+# What each role gets beyond the grace of its streams to end by itself.
+_SLACK = 4.0
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def run(settings: Settings, *, reload: bool = False) -> int:
+    """Run everything until told to stop. Returns the exit code; 0 after an orderly stop.
+
+    StartRefused when another one runs on this data folder, or migrations fail.
+    """
+    lock = take_lock(settings.home, "up", "`tidegate up` runs already")
+    _adopt_orphans()
+    _migrate(settings)
+    commands = {name: launcher.command_for(name, settings) for name in START_ORDER}
+    supervisor = Supervisor(settings, commands, _environment(settings, reload=reload))
+    try:
+        return supervisor.run()
+    finally:
+        supervisor.stop()
+        lock.close()
+
+
+@final
+class Supervisor:
+    """The loop. Made and run by :func:`run`."""
+
+    def __init__(
+        self, settings: Settings, commands: Mapping[str, list[str]], environ: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
+        self._roles = {name: Role(name, commands[name], settings, environ) for name in START_ORDER}
+        self._selector = selectors.DefaultSelector()
+        self._wake = self._listen_for_signals()
+        self._told = 0
+        self._failed = False
+        self._announced = False
+
+    def run(self) -> int:
+        """Start, watch, until a signal or a role that cannot be kept."""
+        for role in self._roles.values():
+            self._start(role)
+        while not (self._told or self._failed):
+            self._turn()
+            for role in self._roles.values():
+                self._look_after(role)
+            self._announce()
+        return GAVE_UP if self._failed else 0
+
+    def stop(self) -> None:
+        """Stop the roles in order within the grace, kill what is left, leave nothing behind."""
+        self._told = 0
+        ends_at = time.monotonic() + self._settings.tidegate_grace + _SLACK
+        for name in STOP_ORDER:
+            self._stop_one(self._roles[name], ends_at)
+        for role in self._roles.values():
+            role.kill()
+            role.close()
+        _kill_orphans()
+        self._selector.close()
+
+    def _start(self, role: Role) -> None:
+        role.start(time.monotonic())
+        assert role.output is not None  # noqa: S101 - it was just started
+        self._selector.register(role.output, selectors.EVENT_READ, role)
+
+    def _turn(self) -> None:
+        busy = any(role.state is not State.READY for role in self._roles.values())
+        for key, _ in self._selector.select(_TICK_STARTING if busy or self._told else _TICK):
+            if isinstance(key.data, Role):
+                if not key.data.read():
+                    self._selector.unregister(key.fileobj)
+            else:
+                self._told = os.read(self._wake, 1)[0]
+
+    def _look_after(self, role: Role) -> None:
+        now = time.monotonic()
+        output = role.output
+        code = role.ended(now)
+        if code is not None:
+            self._forget(output)
+            _kill_orphans(keep={one.pid for one in self._roles.values()})
+            self._judge(role, code, now)
+        elif role.state is State.DOWN and now >= role.starts_at:
+            self._start(role)
+        else:
+            role.check_ready()
+
+    def _judge(self, role: Role, code: int, now: float) -> None:
+        log = self._settings.home.logs / f"{role.name}.log"
+        if not role.was_ready or code == StartRefused.exit_code or role.deaths >= DEATHS:
+            _say(f"{role.name} cannot be kept running ({_exit_text(code)}): see {log}")
+            self._failed = True
+            return
+        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (role.deaths - 1))
+        role.starts_at = now + pause
+        _say(f"{role.name} ended ({_exit_text(code)}), starts again in {pause:g} s: see {log}")
+
+    def _announce(self) -> None:
+        if self._announced or any(role.state is not State.READY for role in self._roles.values()):
+            return
+        self._announced = True
+        host, port = api_address(self._settings)
+        home = self._settings.home
+        shown = f"[{host}]" if ":" in host else host
+        _say(f"ready: http://{shown}:{port}  data {home.root}  logs {home.logs}  keys {home.keys}")
+
+    def _stop_one(self, role: Role, ends_at: float) -> None:
+        role.signal(signal.SIGTERM)
+        role.state = State.DOWN
+        while role.pid and time.monotonic() < ends_at:
+            output = role.output
+            self._turn()
+            if self._told:  # asked a second time: no patience left
+                return
+            if role.ended(time.monotonic()) is not None:
+                self._forget(output)
+
+    def _forget(self, output: object) -> None:
+        if output is not None:
+            for key in list(self._selector.get_map().values()):
+                if key.fileobj is output:
+                    self._selector.unregister(key.fileobj)
+
+    def _listen_for_signals(self) -> int:
+        reader, writer = os.pipe()
+        for end in (reader, writer):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(reader, selectors.EVENT_READ, None)
+        return reader
+
+
+def _environment(settings: Settings, *, reload: bool) -> dict[str, str]:
+    environ = dict(os.environ)
+    environ["TIDEGATE_HOME"] = settings.tidegate_home
+    environ["TIDEGATE_SUPERVISED"] = "true"
+    environ["PYTHONUNBUFFERED"] = "1"
+    if reload:
+        environ["TIDEGATE_RELOAD"] = "true"
+    return environ
+
+
+def _migrate(settings: Settings) -> None:
+    """Bring the database up to date, in a process of its own: this one stays small."""
+    command = [*launcher.script("tidegate"), "migrate"]
+    environ = _environment(settings, reload=False)
+    done = subprocess.run(command, env=environ, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise StartRefused(f"the database could not be brought up to date ({' '.join(command)})")
+
+
+def _adopt_orphans() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _kill_orphans(keep: Set[int] = frozenset()) -> None:
+    """Kill and reap what was handed to this process when its own parent ended."""
+    for pid in _children() - keep - {0}:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue
+
+
+def _children() -> set[int]:
+    pid = os.getpid()
+    return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def _exit_text(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _say(text: str) -> None:
+    print(f"tidegate: {text}", file=sys.stdout, flush=True)
