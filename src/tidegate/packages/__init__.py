@@ -1,0 +1,54 @@
+"""Packages: ``.difypkg`` files, opened safely, understood, verified, signed and built.
+
+    package = open_package(data, limit=settings.max_plugin_package_size)
+    package.identifier                          # acme/weather:0.0.1@5f1c…
+    verification = verify(package, TrustedKeys.load(settings))
+    declaration, assets = package.declaration_with_assets(verification is not None)
+
+No sockets, no processes: bytes in, values out. Whatever is wrong with a package is a
+:class:`tidegate.errors.PackageRejected` that says what and where.
+
+======================  ===========================================================
+names, zip_records,     the archive: one reading or none, bounded by what is written
+archive, checksum
+yaml_nodes, scalars,    YAML that stays text until a field's shape says what it is
+shapes
+manifest, declarations  what the files of a plugin say, as the JSON that Dify knows
+assets, svg             icons
+trust, signing          keys, signatures, categories
+building, ignore_rules  from a plugin's folder to a package
+======================  ===========================================================
+"""
+
+from __future__ import annotations
+
+from tidegate.packages.assets import asset_id
+from tidegate.packages.building import build_package
+from tidegate.packages.manifest import Manifest, Runner
+from tidegate.packages.package import Package, open_package
+from tidegate.packages.signing import generate_key, sign
+from tidegate.packages.trust import (
+    TrustedKey,
+    TrustedKeys,
+    Verification,
+    read_public_key,
+    require_author,
+    verify,
+)
+
+__all__ = [
+    "Manifest",
+    "Package",
+    "Runner",
+    "TrustedKey",
+    "TrustedKeys",
+    "Verification",
+    "asset_id",
+    "build_package",
+    "generate_key",
+    "open_package",
+    "read_public_key",
+    "require_author",
+    "sign",
+    "verify",
+]
