@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import final
 
@@ -40,16 +40,19 @@ _SLACK = 4.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def run(settings: Settings, *, reload: bool = False) -> int:
+def run(settings: Settings, *, reload: bool = False, after_ready: Sequence[str] = ()) -> int:
     """Run everything until told to stop. Returns the exit code; 0 after an orderly stop.
 
-    StartRefused when another one runs on this data folder, or migrations fail.
+    ``after_ready`` is a command that is run once, on this terminal, when all roles serve (`make
+    run` installs its examples by it). StartRefused when another one runs on this data folder, or
+    when migrations fail.
     """
     lock = take_lock(settings.home, "up", "`tidegate up` runs already")
     _adopt_orphans()
     _migrate(settings)
     commands = {name: launcher.command_for(name, settings) for name in START_ORDER}
-    supervisor = Supervisor(settings, commands, _environment(settings, reload=reload))
+    environ = _environment(settings, reload=reload)
+    supervisor = Supervisor(settings, commands, environ, after_ready)
     try:
         return supervisor.run()
     finally:
@@ -62,9 +65,16 @@ class Supervisor:
     """The loop. Made and run by :func:`run`."""
 
     def __init__(
-        self, settings: Settings, commands: Mapping[str, list[str]], environ: Mapping[str, str]
+        self,
+        settings: Settings,
+        commands: Mapping[str, list[str]],
+        environ: Mapping[str, str],
+        after_ready: Sequence[str] = (),
     ) -> None:
         self._settings = settings
+        self._environ = environ
+        self._after_ready = after_ready
+        self._guest: subprocess.Popen[bytes] | None = None
         self._roles = {name: Role(name, commands[name], settings, environ) for name in START_ORDER}
         self._selector = selectors.DefaultSelector()
         self._wake = self._listen_for_signals()
@@ -86,6 +96,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop the roles in order within the grace, kill what is left, leave nothing behind."""
         self._told = 0
+        if self._guest is not None:
+            self._guest.terminate()
         ends_at = time.monotonic() + self._settings.tidegate_grace + _SLACK
         for name in STOP_ORDER:
             self._stop_one(self._roles[name], ends_at)
@@ -115,7 +127,7 @@ class Supervisor:
         code = role.ended(now)
         if code is not None:
             self._forget(output)
-            _kill_orphans(keep={one.pid for one in self._roles.values()})
+            _kill_orphans(keep=self._own_pids())
             self._judge(role, code, now)
         elif role.state is State.DOWN and now >= role.starts_at:
             self._start(role)
@@ -132,6 +144,10 @@ class Supervisor:
         role.starts_at = now + pause
         _say(f"{role.name} ended ({_exit_text(code)}), starts again in {pause:g} s: see {log}")
 
+    def _own_pids(self) -> set[int]:
+        guest = {self._guest.pid} if self._guest and self._guest.poll() is None else set()
+        return {role.pid for role in self._roles.values()} | guest
+
     def _announce(self) -> None:
         if self._announced or any(role.state is not State.READY for role in self._roles.values()):
             return
@@ -140,6 +156,8 @@ class Supervisor:
         home = self._settings.home
         shown = f"[{host}]" if ":" in host else host
         _say(f"ready: http://{shown}:{port}  data {home.root}  logs {home.logs}  keys {home.keys}")
+        if self._after_ready:
+            self._guest = subprocess.Popen(list(self._after_ready), env=dict(self._environ))
 
     def _stop_one(self, role: Role, ends_at: float) -> None:
         role.signal(signal.SIGTERM)
