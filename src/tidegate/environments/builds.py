@@ -1,0 +1,264 @@
+"""Builds and keeps the environments of plugins.
+
+    <working path>/.environments/<key>/          one environment: bin/python, lib/, tidegate.json
+                                 <key>.lock      held while it is built or removed
+                                 <key>.users/    one empty file per plugin that uses it
+                                 .tmp-<key>/     being built; renamed when whole
+
+An environment is never changed once it has its name. Requests for one key are one build, in this
+process and in others on the same folder; a build that was killed leaves a ``.tmp-`` folder, which
+the next one throws away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import gevent
+from gevent import get_hub
+from gevent.lock import BoundedSemaphore
+
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.environments.closure import Project, read_project
+from tidegate.environments.interpreters import Interpreter, Interpreters
+from tidegate.environments.tool import Tools
+from tidegate.errors import EnvironmentFailed
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+
+log = get_log("environments")
+
+#: Called with (step, message) while a build goes on.
+type Progress = Callable[[str, str], None]
+
+_MARKER: Final = "tidegate.json"
+_BUILDS_AT_ONCE: Final = 2
+_LOCK_LIMIT: Final = 900.0
+_SKIPPED: Final = r"[/\\]\.(venv|uv-cache|git)[/\\]"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A whole environment: its key, its folder, its Python, and the library that Python is from."""
+
+    key: str
+    folder: Path
+    python: Path
+    prefix: str
+
+
+@final
+class Environments:
+    """The environments below one working path. One per host; methods may take minutes."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+        given = os.environ if environ is None else environ
+        self._settings = settings
+        self._root = settings.working_path / ".environments"
+        self._tools = Tools(settings, given)
+        self._interpreters = Interpreters(settings, given, self._tools)
+        self._building = BoundedSemaphore(_BUILDS_AT_ONCE)
+        self._locks: dict[str, BoundedSemaphore] = {}
+
+    def ensure(
+        self, folder: Path, *, python: str, checksum: str, user: str, progress: Progress
+    ) -> Environment:
+        """The environment for the extracted package in ``folder``, built when it is not there.
+
+        ``python`` is the version that the manifest asks for, ``checksum`` the package's, ``user``
+        the name under which :meth:`release` gives it back. Called by ``hosts`` before a plugin is
+        started; EnvironmentFailed has the step and the tool's own words.
+        """
+        project = read_project(folder, self._settings, checksum)
+        interpreter = self._interpreters.find(python, project.requires_python)
+        key = _key(project, interpreter)
+        self._root.mkdir(parents=True, exist_ok=True)
+        found = self._existing(key)
+        if found is None:
+            with self._locked(key, progress), self._building:
+                found = self._existing(key) or self._build(key, project, interpreter, progress)
+        self._use(key, user)
+        return found
+
+    def compile_folder(self, environment: Environment, folder: Path) -> None:
+        """Byte-compile a plugin's own code. A file that does not compile is the plugin's affair."""
+        command = [str(environment.python), "-m", "compileall", "-q", "-x", _SKIPPED]
+        command += shlex.split(self._settings.python_compile_all_extra_args)
+        try:
+            self._tools.run([*command, "."], folder=folder, on_line=_ignore)
+        except EnvironmentFailed as error:
+            log.warning("plugin code does not compile", folder=str(folder), error=error.message)
+
+    def release(self, user: str) -> None:
+        """``user`` is gone: what nobody else uses is removed. Called when a plugin is removed."""
+        for users in self._root.glob("*.users"):
+            mark = users / user
+            if mark.exists():
+                mark.unlink(missing_ok=True)
+                self._collect(users.name.removesuffix(".users"), users)
+
+    def _existing(self, key: str) -> Environment | None:
+        folder = self._root / key
+        try:
+            marker = json.loads((folder / _MARKER).read_bytes())
+        except (OSError, ValueError):
+            return None
+        python = folder / "bin/python"
+        if not os.access(python, os.X_OK):
+            return None  # its interpreter was removed from the machine
+        return Environment(key, folder, python, str(marker.get("prefix", "")))
+
+    def _build(
+        self, key: str, project: Project, interpreter: Interpreter, progress: Progress
+    ) -> Environment:
+        started = SYSTEM_CLOCK.monotonic()
+        temporary = self._root / f".tmp-{key}"
+        _remove(temporary)
+        _remove(self._root / key)
+        try:
+            self._fill(temporary, project, interpreter, progress)
+            _write_marker(temporary / _MARKER, key, interpreter)
+            temporary.rename(self._root / key)
+        except OSError as error:
+            _remove(temporary)
+            raise EnvironmentFailed(f"environment cannot be written: {error}") from error
+        except BaseException:
+            _remove(temporary)
+            raise
+        log.info("environment built", key=key, seconds=SYSTEM_CLOCK.monotonic() - started)
+        built = self._existing(key)
+        if built is None:
+            raise EnvironmentFailed(f"environment {key} was built but has no working python")
+        return built
+
+    def _fill(
+        self, target: Path, project: Project, interpreter: Interpreter, progress: Progress
+    ) -> None:
+        def on_line(line: str) -> None:
+            progress("environment", line)
+
+        progress("environment", f"creating an environment with Python {interpreter.version}")
+        venv = ["venv", "--relocatable", "--no-project", "--no-config"]
+        python = ["--python", str(interpreter.path), "--no-python-downloads"]
+        self._tools.run_uv([*venv, *python, str(target)], folder=self._root, on_line=on_line)
+        progress("environment", "installing dependencies")
+        with _workplace(project, target) as folder:
+            self._tools.run_uv(
+                self._install_arguments(project, target),
+                folder=folder,
+                on_line=on_line,
+                extra={"UV_PROJECT_ENVIRONMENT": str(target), "VIRTUAL_ENV": str(target)},
+            )
+
+    def _install_arguments(self, project: Project, target: Path) -> list[str]:
+        settings = self._settings
+        python = str(target / "bin/python")
+        shared = ["--python", python, "--no-python-downloads", "--compile-bytecode"]
+        if settings.pip_mirror_url:
+            shared += ["--default-index", settings.pip_mirror_url]
+        if settings.pip_verbose:
+            shared.append("-v")
+        shared += settings.pip_extra_args.split()
+        if project.kind == "requirements":
+            return ["pip", "install", "-r", "requirements.txt", *shared]
+        sync = ["sync", "--no-dev", "--no-install-project"]
+        if project.kind == "lock":
+            sync.append("--frozen")
+        return [*sync, *shared]
+
+    @contextlib.contextmanager
+    def _locked(self, key: str, progress: Progress) -> Iterator[None]:
+        """One at a time for this key: here by a semaphore, between processes by flock."""
+        own = self._locks.setdefault(key, BoundedSemaphore(1))
+        if own.locked():
+            progress("environment", "waiting for the same environment to be built")
+        with own, (self._root / f"{key}.lock").open("a") as file:
+            _flock(file.fileno(), key)
+            yield
+
+    def _use(self, key: str, user: str) -> None:
+        users = self._root / f"{key}.users"
+        users.mkdir(exist_ok=True)
+        (users / user).touch()
+
+    def _collect(self, key: str, users: Path) -> None:
+        with self._locked(key, lambda step, message: None):
+            if any(users.iterdir()):
+                return
+            _remove(self._root / key)
+            users.rmdir()
+        log.info("environment removed", key=key)
+
+
+@contextlib.contextmanager
+def _workplace(project: Project, target: Path) -> Iterator[Path]:
+    """Where uv works: resolving writes a lock, which must not change the plugin's folder."""
+    if project.kind != "project":
+        yield project.folder
+        return
+    copy = target.with_name(f"{target.name}-project")
+    _remove(copy)
+    try:
+        if project.local:
+            get_hub().threadpool.apply(shutil.copytree, (project.folder, copy))
+        else:
+            copy.mkdir()
+            shutil.copy(project.folder / "pyproject.toml", copy)
+        yield copy
+    finally:
+        _remove(copy)
+
+
+def _key(project: Project, interpreter: Interpreter) -> str:
+    parts = [project.closure, interpreter.version, str(interpreter.path)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _write_marker(path: Path, key: str, interpreter: Interpreter) -> None:
+    marker = {
+        "key": key,
+        "python": interpreter.version,
+        "prefix": interpreter.prefix,
+        "timestamp": int(SYSTEM_CLOCK.now().timestamp()),
+    }
+    path.write_text(json.dumps(marker), encoding="utf-8")
+
+
+def _flock(fd: int, key: str) -> None:
+    end = SYSTEM_CLOCK.monotonic() + _LOCK_LIMIT
+    pause = 0.02
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if SYSTEM_CLOCK.monotonic() > end:
+                raise EnvironmentFailed(
+                    f"another process has been building environment {key} for too long"
+                ) from None
+            gevent.sleep(pause)  # a file lock has no event to wait for
+            pause = min(pause * 2, 0.5)
+        else:
+            return
+
+
+def _remove(folder: Path) -> None:
+    """Delete a tree without holding up the hub: thousands of files take a while."""
+    if folder.exists():
+        doomed = folder.with_name(f".gone-{folder.name}-{os.getpid()}-{id(folder):x}")
+        folder.rename(doomed)
+        get_hub().threadpool.apply(shutil.rmtree, (doomed,), {"ignore_errors": True})
+
+
+def _ignore(line: str) -> None:
+    """compileall has nothing to say that a person waits for."""

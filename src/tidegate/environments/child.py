@@ -1,0 +1,256 @@
+"""Child processes of the host: how they are started, watched, killed and reaped.
+
+Every child - uv, a plugin - goes this one way (docs/adr/005):
+
+* started by ``posix_spawn`` of the trampoline: own session and process group, limits, working
+  directory; it dies when the host dies,
+* its end is seen through a pidfd on the hub's loop and collected by ``waitid`` on that pidfd.
+  Never by gevent's subprocess, fork or posix_spawn (the patched one): they install a SIGCHLD
+  handler that takes the exit codes of everybody's children,
+* signals go to the process group, and only while the leader is not collected yet, so that a
+  recycled number can never be hit. What is left of the group when the leader ends is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from gevent import get_hub, monkey
+from gevent.event import Event
+
+_TRAMPOLINE: Final = str(Path(__file__).with_name("trampoline.py"))
+_READ: Final = 1
+# gevent's own close waits for the hub; a descriptor without a watcher can be closed at once.
+_close = monkey.get_original("os", "close")
+_posix_spawn = monkey.get_original("os", "posix_spawn")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: with a code, or by a signal. Neither when somebody else took it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return "unknown exit code" if self.code is None else f"exit code {self.code}"
+        try:
+            return f"signal {signal.Signals(self.signal).name}"
+        except ValueError:
+            return f"signal {self.signal}"
+
+
+@final
+class ReadEnd:
+    """The reading end of a pipe, read by one greenlet. Close it when that greenlet is done."""
+
+    __slots__ = ("_hub", "_watcher", "fd")
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self._hub = get_hub()
+        self._watcher: Any = self._hub.loop.io(fd, _READ)
+
+    def read(self, size: int) -> bytes:
+        """What is there, ``size`` bytes at most; waits for the first. Empty at the end."""
+        while True:
+            self._hub.wait(self._watcher)
+            try:
+                return os.read(self.fd, size)
+            except BlockingIOError:
+                continue
+
+    def close(self) -> None:
+        """Give the descriptor back. Idempotent. Nobody may be in :meth:`read`."""
+        if self.fd >= 0:
+            self._watcher.close()
+            fd, self.fd = self.fd, -1
+            _close(fd)
+
+
+@final
+class Child:
+    """A running process and the three pipes to it. Made by :func:`spawn`; ends exactly once.
+
+    ``stdin`` is a writable descriptor, ``stdout`` and ``stderr`` are readable ones; whoever asked
+    for the child wraps and closes them.
+    """
+
+    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.exit: Exit | None = None
+        self._gone = Event()
+        self._on_exit: list[Callable[[], None]] = []
+        loop = get_hub().loop
+        self._pidfd = os.pidfd_open(pid)
+        self._watcher: Any = loop.io(self._pidfd, _READ)
+        self._watcher.start(self._ended)
+        self._reaper: Any = None
+        if _sigchld_is_caught():
+            # Not in a host; tests and tools may use gevent's subprocess in the same process.
+            self._reaper = loop.child(pid, False)
+            self._reaper.start(_nothing)
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in the hub, once, when the process ended; it must not wait."""
+        if self.exit is None:
+            self._on_exit.append(callback)
+        else:
+            get_hub().loop.run_callback(callback)
+
+    def wait(self, seconds: float | None = None) -> Exit | None:
+        """How it ended; None when it has not within ``seconds``."""
+        self._gone.wait(seconds)
+        return self.exit
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole process group. Nothing when it has ended."""
+        if self.exit is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """End the whole process group now."""
+        self.signal(signal.SIGKILL)
+
+    def stop(self, grace: float) -> Exit | None:
+        """Terminate, wait ``grace`` seconds, kill. Returns how it ended."""
+        self.signal(signal.SIGTERM)
+        if self.wait(grace) is None:
+            self.kill()
+        return self.wait(5.0)
+
+    def _ended(self) -> None:
+        # The leader is not collected yet, so its number - the group's - is still ours alone.
+        self.signal(signal.SIGKILL)
+        ended = self._collect()
+        if ended is None:
+            return
+        self._watcher.stop()
+        self._watcher.close()
+        _close(self._pidfd)
+        self.exit = ended
+        self._gone.set()
+        callbacks, self._on_exit = self._on_exit, []
+        for callback in callbacks:
+            callback()
+
+    def _collect(self) -> Exit | None:
+        reaper, self._reaper = self._reaper, None
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return _exit_of_status(reaper.rstatus) if reaper and reaper.rpid else Exit()
+        finally:
+            if reaper is not None:
+                reaper.stop()
+                reaper.close()
+        if result is None:
+            return None
+        exited = result.si_code == os.CLD_EXITED
+        return Exit(code=result.si_status) if exited else Exit(signal=result.si_status)
+
+
+def _exit_of_status(status: int) -> Exit:
+    if os.WIFSIGNALED(status):
+        return Exit(signal=os.WTERMSIG(status))
+    return Exit(code=os.WEXITSTATUS(status))
+
+
+def _sigchld_is_caught() -> bool:
+    """Whether C code handles SIGCHLD: libev does once gevent's subprocess or fork was used."""
+    for line in (
+        Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    ):
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGCHLD - 1) & 1)
+    return False
+
+
+def _nothing() -> None:
+    """The watcher is read when the pidfd tells; it needs some callback."""
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    limits: Mapping[str, int] | None = None,
+    pipe_size: int = 0,
+    merge: bool = False,
+) -> Child:
+    """Start ``command`` (its first word is an absolute path) in ``folder``.
+
+    It sees ``environment`` and nothing else. ``limits`` are rlimits by their short names
+    (``nofile``, ``as``). With ``merge``, standard error goes where standard output goes, and
+    ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be called from the
+    main thread: the parent-death signal is bound to the thread that starts the child.
+    """
+    pipes: list[int] = []
+    try:
+        for _ in range(2 if merge else 3):
+            pipes += _pipe(pipe_size)
+        inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
+        pid = _start(command, folder, environment, limits or {}, inner)
+    except BaseException:
+        for fd in pipes:
+            _close(fd)
+        raise
+    for fd in set(inner):
+        _close(fd)
+    return Child(pid, stdin=pipes[1], stdout=pipes[2], stderr=-1 if merge else pipes[4])
+
+
+def _start(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    limits: Mapping[str, int],
+    descriptors: Sequence[int],
+) -> int:
+    pairs = ",".join(f"{name}={value}" for name, value in limits.items())
+    head = [sys.executable, "-I", "-S", _TRAMPOLINE, str(os.getpid()), str(folder), pairs]
+    return int(
+        _posix_spawn(
+            sys.executable,
+            [*head, *command],
+            dict(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(descriptors)
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        )
+    )
+
+
+def _pipe(size: int) -> tuple[int, int]:
+    """Both ends, neither of them 0, 1 or 2: those are replaced in the child."""
+    ends = []
+    for fd in os.pipe():
+        if fd > 2:
+            ends.append(fd)
+        else:
+            ends.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+            _close(fd)
+    if size:
+        # Refused when this user has used up its share of pipe buffers: the default does.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, size)
+    return ends[0], ends[1]
