@@ -86,7 +86,14 @@ def test_an_event_behind_text_is_found():
     found = session.find_event(b'50%... {"event" {"event":"heartbeat","session_id":null,"data":{}}')
     assert found is not None
     assert found[0] == b'50%... {"event" '
-    assert found[1].event == "heartbeat"
+    assert found[2].event == "heartbeat"
+
+
+def test_an_event_before_text_is_found():
+    found = session.find_event(b'{"event":"heartbeat","data":{}}done')
+    assert found is not None
+    assert found[1] == b'{"event":"heartbeat","data":{}}'
+    assert found[3] == b"done"
 
 
 def test_text_without_an_event_gives_none():

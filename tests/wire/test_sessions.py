@@ -113,6 +113,36 @@ def test_text_glued_before_a_message_loses_nothing():
     assert heard.noises == [b"progress 50%... "]
 
 
+def test_text_glued_between_a_message_and_its_newline_loses_nothing():
+    sessions, heard = made()
+    (port,) = opened(sessions, "1")
+    glued = line("1", "stream", '"\xe9"').strip() + b"done" + line("1", "stream", '{"n":2}')
+    sessions.receive(glued)
+    assert port.buffer == ['"\xe9"'.encode(), b'{"n":2}']
+    assert heard.noises == [b"done"]
+
+
+def test_T_P10_a_message_nested_too_deeply_ends_its_session_only():
+    sessions, _ = made(limit=100_000)
+    deep, other = opened(sessions, "deep", "other")
+    sessions.receive(line("deep", "stream", "[" * 10_000 + "]" * 10_000))
+    sessions.receive(line("other", "stream", "1"))
+    assert error_of(deep)["error_type"] == "ProtocolError"
+    assert other.buffer == [b"1"]
+
+
+def test_what_callers_must_not_see_is_taken_out_of_errors_and_ends_are_heard():
+    ended = []
+    sessions = Sessions(
+        1000, Heard(), on_end=ended.append, clean=lambda error: error.replace(b"/srv/", b"")
+    )
+    one, two = opened(sessions, "1", "2")
+    sessions.receive(line("1", "error", '{"message":"/srv/a.py"}') + line("2", "end"))
+    assert one.ends == [b'{"message":"a.py"}']
+    assert two.ends == [b""]
+    assert ended == ["1", "2"]
+
+
 def test_T_P3_a_line_over_the_limit_ends_its_session_typed_and_no_other():
     sessions, _ = made(limit=500)
     big, other = opened(sessions, "big", "other")

@@ -18,6 +18,7 @@ back-calls.
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import msgspec
@@ -68,26 +69,43 @@ class Invoke(msgspec.Struct):
     request: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-#: Decodes one line; msgspec.MsgspecError (or UnicodeDecodeError) when it is no event.
+#: Decodes one line; one of UNREADABLE when it is no event.
 decode_event = msgspec.json.Decoder(Event).decode
 decode_log = msgspec.json.Decoder(LogEvent).decode
 decode_invoke = msgspec.json.Decoder(Invoke).decode
 _encode = msgspec.json.encode
+_scan = json.JSONDecoder(strict=False).raw_decode
+#: What decoding a line may raise: it is no JSON, no event, no text, or nested too deeply.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError)
 
 
-def find_event(line: bytes) -> tuple[bytes, Event] | None:
-    """The event at the end of a line that begins with other text, and that text.
+def find_event(line: bytes) -> tuple[bytes, bytes, Event, bytes] | None:
+    """The first event in a line that holds other text as well.
 
-    ``print("50%…", end="")`` glues text before the next message: the message is whole and must
-    not be lost. Returns (text before, event), or None when no event is there.
+    ``print("50%…", end="")`` glues text before the next message, or between a message and its
+    newline: the message is whole and must not be lost. Returns (text before, the message, its
+    event, text after), or None when no event is there.
     """
     start = line.find(b'{"event"')
     while start >= 0:
-        try:
-            return line[:start], decode_event(line[start:])
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            start = line.find(b'{"event"', start + 1)
+        rest = line[start:]
+        for message in (rest, _first_object(rest)):
+            try:
+                return line[:start], message, decode_event(message), rest[len(message) :]
+            except UNREADABLE:
+                continue
+        start = line.find(b'{"event"', start + 1)
     return None
+
+
+def _first_object(text: bytes) -> bytes:
+    """The JSON value that ``text`` begins with; empty when it does not begin with a whole one."""
+    try:
+        # Latin-1 maps each byte to one character, so that the end counts bytes.
+        _, end = _scan(text.decode("latin-1"))
+    except (ValueError, RecursionError):
+        return b""
+    return text[:end]
 
 
 def request_line(

@@ -12,14 +12,14 @@ end) is dropped and counted. A line that cannot be read costs the session that i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
-
-import msgspec
 
 from tidegate.errors import MessageTooLarge, ProtocolError
 from tidegate.wire.lines import LineSplitter, OversizedLine
 from tidegate.wire.session import (
+    UNREADABLE,
     Event,
     Message,
     decode_event,
@@ -73,7 +73,9 @@ class SessionCounters:
 class Sessions:
     """Open sessions of one process by id, and the reader's state. One greenlet's property."""
 
-    __slots__ = ("_listener", "_splitter", "counters", "limit_setting", "ports")
+    __slots__ = (
+        "_clean", "_listener", "_on_end", "_splitter", "counters", "limit_setting", "ports",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -81,10 +83,16 @@ class Sessions:
         listener: Listener,
         *,
         limit_setting: str = "PLUGIN_RUNTIME_MAX_BUFFER_SIZE",
+        on_end: Callable[[str], None] = lambda session_id: None,
+        clean: Callable[[bytes], bytes] = bytes,
     ) -> None:
+        """``on_end`` hears of each session that ends by what the plugin said; ``clean`` may take
+        out of a plugin's own error what callers must not see."""
         self._splitter = LineSplitter(limit)
         self._listener = listener
         self.limit_setting = limit_setting
+        self._on_end = on_end
+        self._clean = clean
         self.ports: dict[str, Port] = {}
         self.counters = SessionCounters()
 
@@ -117,7 +125,7 @@ class Sessions:
                 continue
             try:
                 event = decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+            except UNREADABLE:
                 self._unreadable(line, dirty)
                 continue
             message = event.data
@@ -144,7 +152,7 @@ class Sessions:
         elif message.type == "invoke" and message.data:
             self._listener.invoke(session_id, bytes(message.data))
         elif message.type == "error" and message.data:
-            self._conclude(session_id, port, bytes(message.data), dirty)
+            self._conclude(session_id, port, self._clean(bytes(message.data)), dirty)
         elif message.type in ("stream", "invoke", "error", ""):
             self.counters.damaged += 1
             error = ProtocolError(
@@ -161,6 +169,7 @@ class Sessions:
         del self.ports[session_id]
         port.conclude(error)
         dirty.append(port)
+        self._on_end(session_id)
 
     def _late(self, event: Event, message: Message) -> None:
         self.counters.late += 1
@@ -175,7 +184,7 @@ class Sessions:
             try:
                 entry = decode_log(line).data
                 self._listener.log(entry.level or event.event, entry.message or entry.error)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except UNREADABLE:
                 self._listener.log("error", head_of(line))
         elif not event.event and not line.startswith(b'{"version"'):
             self._noise(line)
@@ -186,9 +195,12 @@ class Sessions:
             return
         found = find_event(line)
         if found is not None:
-            text, event = found
-            self._noise(text)
-            self._recovered(event, line[len(text) :], dirty)
+            before, message, event, after = found
+            if before:
+                self._noise(before)
+            self._recovered(event, message, dirty)
+            if after:
+                self._unreadable(after, dirty)
             return
         if _DAMAGED in line:
             named = OversizedLine(line[:1024], len(line)).session_id
