@@ -51,6 +51,7 @@ root = LazyGroup(
         "plugin": "plugin",
         "signature": "signature",
         "logs": "logs",
+        "examples": "examples",
         "doctor": "doctor",
     },
     help="Hosts Dify plugins, each in its own process.",

@@ -49,16 +49,17 @@ def command_for(role: str, settings: Settings, extra: Sequence[str] = ()) -> lis
     return [*_program(role), *_arguments(role), *extra]
 
 
-def launch(role: str, argv: Sequence[str]) -> NoReturn:
+def launch(role: str, argv: Sequence[str], *, after_ready: Sequence[str] = ()) -> NoReturn:
     """Become ``role``, or say in one line why not. Called by the CLI and the scripts in ``dev/``.
 
+    ``after_ready`` is for ``up`` only: a command that is run once when all roles serve.
     Ends by exec, or by SystemExit: 0 after ``--print`` and ``--check``, 78 when refused.
     """
     wanted = [word for word in argv if word not in ("--print", "--check")]
     with refusals_end_the_process():
         settings = prepare_home(os.environ)
         if role == "up":
-            _launch_up(settings, argv)
+            _launch_up(settings, argv, after_ready)
         command = command_for(role, settings, wanted)
         if "--print" in argv:
             print(shlex.join(command))
@@ -126,7 +127,7 @@ def refuse(error: StartRefused, code: int | None = None) -> NoReturn:
     raise SystemExit(error.exit_code if code is None else code) from None
 
 
-def _launch_up(settings: Settings, argv: Sequence[str]) -> NoReturn:
+def _launch_up(settings: Settings, argv: Sequence[str], after_ready: Sequence[str]) -> NoReturn:
     from tidegate.runtime.supervise import START_ORDER, run
 
     commands = [command_for(role, settings) for role in START_ORDER]
@@ -138,7 +139,7 @@ def _launch_up(settings: Settings, argv: Sequence[str]) -> NoReturn:
     if "--check" in argv:
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
-    raise SystemExit(run(settings, reload="--reload" in argv))
+    raise SystemExit(run(settings, reload="--reload" in argv, after_ready=after_ready))
 
 
 def _program(role: str) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from tidegate import packages
 from tidegate.cli.client import Client
 from tidegate.cli.plugin import installing
+from tidegate.cli.plugin.package import pack
 from tidegate.cli.show import Progress
 from tidegate.cli.target import Target, as_json, takes_target
 
@@ -38,7 +38,7 @@ def command(sources: tuple[Path, ...], target: Target, as_json: bool) -> None:
 
 def _install(client: Client, source: Path, progress: Progress) -> dict[str, object]:
     progress.step(f"reading {source}")
-    data = packages.build_package(source) if source.is_dir() else source.read_bytes()
+    data = pack(source) if source.is_dir() else source.read_bytes()
     progress.step(f"uploading {source.name} ({len(data):,} bytes)")
     identifier = installing.upload(client, source.name, data)
     new = installing.install(client, identifier, progress.step)

@@ -1,0 +1,127 @@
+"""``tidegate examples``: the last step of ``make run``.
+
+Packs each plugin of a folder, signs it with a key of this installation's own, and installs it
+over the HTTP API as any package. The door stays shut for everything else: signatures are still
+required, this installation just trusts one more key (``keys/trusted/examples.pem``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate import packages
+from tidegate.cli.client import Client
+from tidegate.cli.plugin import installing
+from tidegate.cli.show import Progress
+from tidegate.cli.target import Target, local_settings, takes_target
+from tidegate.packages import Package
+from tidegate.settings import Home, Settings
+
+_BITS = 3072
+_SAMPLES: dict[str, object] = {"number": 3, "boolean": True}
+
+
+@click.command("examples", short_help="Sign and install the plugins of a folder.")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@takes_target
+def command(folder: Path, target: Target) -> None:
+    """Pack, sign and install the plugins below FOLDER, then print a curl line that calls one."""
+    settings = local_settings()
+    client = Client(target)
+    progress = Progress()
+    try:
+        progress.step("looking for the key that signs the examples")
+        key = _signing_key(settings.home)
+        known = {row["plugin_unique_identifier"] for row in installing.installed(client)}
+        chosen = [
+            _bring(client, path, key, known, progress)
+            for path in sorted(folder.iterdir())
+            if (path / "manifest.yaml").is_file()
+        ]
+    finally:
+        progress.done()
+    _tell(settings, target, chosen)
+
+
+def _signing_key(home: Home) -> bytes:
+    """The private key; made at the first start, and trusted from then on."""
+    private, trusted = home.keys / "examples.private.pem", home.keys / "trusted" / "examples.pem"
+    if not (private.exists() and trusted.exists()):
+        trusted.parent.mkdir(mode=0o700, exist_ok=True)
+        secret, public = packages.generate_key(bits=_BITS)
+        trusted.write_bytes(public)
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret)
+    return private.read_bytes()
+
+
+def _bring(
+    client: Client, folder: Path, key: bytes, known: set[str], progress: Progress
+) -> Package:
+    """Install one example, unless this very package is installed."""
+    limit = local_settings().max_plugin_package_size
+    progress.step(f"packing {folder.name}")
+    unsigned = packages.open_package(packages.build_package(folder), limit=limit)
+    data = packages.sign(unsigned, key, "community")
+    package = packages.open_package(data, limit=limit)
+    identifier = str(package.identifier)
+    if identifier in known:
+        return package
+    for row in installing.installed(client):
+        if row["plugin_id"] == package.identifier.plugin_id:
+            progress.step(f"removing {row['plugin_unique_identifier']}, {folder.name} has changed")
+            client.post("management/uninstall", {"plugin_installation_id": row["id"]})
+    progress.step(f"uploading {folder.name}")
+    installing.upload(client, f"{folder.name}.difypkg", data)
+    installing.install(client, identifier, progress.step)
+    return package
+
+
+def _tell(settings: Settings, target: Target, chosen: list[Package]) -> None:
+    home = settings.home
+    lines = [
+        "",
+        f"Tidegate serves at {target.base}",
+        f"  data     {home.root}",
+        f"  logs     {home.logs}",
+        f"  keys     {home.keys} (server.key is the X-Api-Key)",
+        f"  tenant   {target.tenant}",
+        f"  plugins  {', '.join(str(one.identifier).split('@')[0] for one in chosen)}",
+    ]
+    tools = [one for one in chosen if one.declaration(verified=True).get("tool")]
+    if tools:
+        lines += ["", "Paste this to see a plugin stream its answer:", ""]
+        lines += [curl_line(target, tools[0]), ""]
+    lines += ["Ctrl-C stops everything.", ""]
+    click.echo("\n".join(lines))
+
+
+def curl_line(target: Target, package: Package) -> str:
+    """One line for a shell that invokes the first tool of a plugin."""
+    provider: Any = package.declaration(verified=True)["tool"]
+    tool = provider["tools"][0]
+    parameters = {
+        one["name"]: one.get("default") or _SAMPLES.get(one.get("type"), "world")
+        for one in tool.get("parameters") or []
+    }
+    body = {
+        "user_id": "me",
+        "data": {
+            "provider": provider["identity"]["name"],
+            "tool": tool["identity"]["name"],
+            "tool_parameters": parameters,
+            "credentials": {},
+        },
+    }
+    words = ["curl", "-N", "-sS", f"{target.base}/plugin/{target.tenant}/dispatch/tool/invoke"]
+    words += ["-H", f"X-Api-Key: {target.key.reveal()}"]
+    words += ["-H", f"X-Plugin-ID: {package.identifier.plugin_id}"]
+    words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    return shlex.join(words)
