@@ -15,8 +15,9 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tidegate.errors import SettingInvalid
 from tidegate.settings import Settings
 
 SERVICE = "tidegate"
@@ -94,7 +95,7 @@ class TextFormatter(_Formatter):
             f"{record.filename}:{record.lineno}",
             record.getMessage(),
         ]
-        parts += [f"{key}={_text(value)}" for key, value in self._fields(record).items()]
+        parts += [f"{key}={quoted(value)}" for key, value in self._fields(record).items()]
         line = " ".join(parts)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -124,17 +125,31 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | bool | None) else str(value)
 
 
-def _text(value: Any) -> str:
+def quoted(value: Any) -> str:
+    """A field's value in a line of text: quoted where it would not stay one word.
+
+    Whatever is not printable is escaped, so that a value can neither end the line nor colour it.
+    """
     text = str(value)
-    if not text or any(character in text for character in ' "\n\t='):
-        return json.dumps(text, ensure_ascii=False)
-    return text
+    if text and text.isprintable() and not any(character in text for character in ' "='):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def zone_of(settings: Settings) -> ZoneInfo:
+    """The zone of times in logs. StartRefused (one line) when SERVER_TZ names none."""
+    try:
+        return ZoneInfo(settings.server_tz)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingInvalid(
+            f"SERVER_TZ takes an IANA zone such as UTC or Europe/Paris, not {settings.server_tz!r}"
+        ) from None
 
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send all logs to standard output (and LOG_FILE). Called once by each role's entry file."""
     formatter: logging.Formatter
-    zone = ZoneInfo(settings.server_tz)
+    zone = zone_of(settings)
     formatter = JsonFormatter(zone) if settings.log_output_format == "json" else TextFormatter(zone)
     handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
     if settings.log_file:

@@ -1,17 +1,232 @@
 """Every metric, once: names of the reference where it has one (spec/http/07 section 7.1).
 
-All live in :data:`REGISTRY`; ``docs/reference/metrics.md`` is generated from this file.
+All live in :data:`REGISTRY` and are counted by the process that they happen in; children for a
+set of labels are kept by the library, :class:`Invocation` keeps its own for the hot path.
+``docs/reference/metrics.md`` is generated from this file.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from time import monotonic
+from typing import Final, final
 
-REGISTRY = CollectorRegistry()
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+# A `…_created` series per child would double what is scraped; nothing here resets a counter.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REGISTRY: Final = CollectorRegistry()
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Calls of plugins take from milliseconds to their limit of ten minutes.
+CALL_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+INSTALL_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
+
+HTTP_REQUESTS = Counter(
+    "plugin_http_requests",
+    "HTTP requests answered, by route pattern.",
+    ["method", "endpoint", "status"],
+    registry=REGISTRY,
+)
+HTTP_SECONDS = Histogram(
+    "plugin_http_request_duration_seconds",
+    "Seconds from a request's head to the end of its answer, streams included.",
+    ["method", "endpoint"],
+    buckets=CALL_SECONDS,
+    registry=REGISTRY,
+)
+INVOCATIONS = Counter(
+    "plugin_invocations",
+    "Calls of plugins that ended, by how: success, error, timeout or client_disconnect.",
+    ["plugin_id", "plugin_type", "runtime_type", "operation", "status"],
+    registry=REGISTRY,
+)
+INVOCATION_SECONDS = Histogram(
+    "plugin_invocation_duration_seconds",
+    "Seconds from opening a call of a plugin to its end.",
+    ["plugin_id", "plugin_type", "runtime_type", "operation"],
+    buckets=CALL_SECONDS,
+    registry=REGISTRY,
+)
+INVOCATIONS_ACTIVE = Gauge(
+    "plugin_invocations_active",
+    "Calls of plugins that are running.",
+    ["plugin_id", "plugin_type", "runtime_type"],
+    registry=REGISTRY,
+)
+INSTALLATIONS = Counter(
+    "plugin_installations",
+    "Installations that ended, by status: success or failed.",
+    ["plugin_id", "status"],
+    registry=REGISTRY,
+)
+INSTALLATION_SECONDS = Histogram(
+    "plugin_installation_duration_seconds",
+    "Seconds from starting an installation to its end.",
+    ["plugin_id"],
+    buckets=INSTALL_SECONDS,
+    registry=REGISTRY,
+)
 OUTPUT_SCHEMA_VIOLATIONS = Counter(
     "tidegate_output_schema_violations",
     "Calls whose variables did not fit the tool's output_schema.",
     ["plugin_id", "mode"],
     registry=REGISTRY,
 )
+LIVE_CONNECTIONS = Gauge(
+    "tidegate_live_connections",
+    "Open WebSocket connections of /plugin/{tenant_id}/live.",
+    registry=REGISTRY,
+)
+REQUESTS_REFUSED = Counter(
+    "tidegate_requests_refused",
+    "Requests refused before a handler saw them, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+
+@final
+class _Operation:
+    """The children of one (plugin, type, action): looked up once, not per call."""
+
+    __slots__ = ("active", "ended", "seconds")
+
+    def __init__(self, plugin_id: str, plugin_type: str, operation: str, runtime: str) -> None:
+        self.active = INVOCATIONS_ACTIVE.labels(plugin_id, plugin_type, runtime)
+        self.seconds = INVOCATION_SECONDS.labels(plugin_id, plugin_type, runtime, operation)
+        self.ended = {
+            status: INVOCATIONS.labels(plugin_id, plugin_type, runtime, operation, status)
+            for status in ("success", "error", "timeout", "client_disconnect")
+        }
+
+
+_operation = lru_cache(maxsize=4096)(_Operation)
+
+
+@final
+class Invocation:
+    """One running call: counted as active until :meth:`finished`, which counts once (D-07)."""
+
+    __slots__ = ("_began", "_operation", "_over")
+
+    def __init__(
+        self, plugin_id: str, plugin_type: str, operation: str, runtime: str = "local"
+    ) -> None:
+        self._operation = _operation(plugin_id, plugin_type, operation, runtime)
+        self._operation.active.inc()
+        self._began = monotonic()
+        self._over = False
+
+    def finished(self, status: str) -> None:
+        """The call ended as ``status``. Idempotent: the first one counts."""
+        if self._over:
+            return
+        self._over = True
+        self._operation.active.dec()
+        self._operation.seconds.observe(monotonic() - self._began)
+        self._operation.ended[status].inc()
+
+
+@lru_cache(maxsize=4096)
+def request_counter(method: str, endpoint: str, status: int) -> Counter:
+    """The child of :data:`HTTP_REQUESTS`; kept, since a look-up by labels costs as much as api."""
+    return HTTP_REQUESTS.labels(method, endpoint, str(status))
+
+
+@lru_cache(maxsize=1024)
+def request_timer(method: str, endpoint: str) -> Histogram:
+    """The child of :data:`HTTP_SECONDS`."""
+    return HTTP_SECONDS.labels(method, endpoint)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric that is counted elsewhere (a room's own counters, another role) and only shown."""
+
+    name: str
+    text: str
+    counter: bool = False
+    labels: tuple[str, ...] = ()
+
+
+STREAMS_OPENED: Final = Figure("tidegate_streams_opened", "Streams of calls opened.", counter=True)
+STREAMS_CLOSED: Final = Figure("tidegate_streams_closed", "Streams of calls closed.", counter=True)
+CHUNKS_DROPPED: Final = Figure(
+    "tidegate_chunks_dropped", "Bodies that came after their call had ended.", counter=True
+)
+FRAMES_LATE: Final = Figure(
+    "tidegate_link_late_frames", "Frames of the link whose call was over.", counter=True
+)
+SPOOLED_BYTES: Final = Figure(
+    "tidegate_spooled_bytes", "Bytes of slow callers that went to disk.", counter=True
+)
+SLOW_CONSUMERS: Final = Figure(
+    "tidegate_slow_consumers",
+    "Calls that ended because their caller read too slowly.",
+    counter=True,
+)
+ACTIVE_PLUGINS: Final = Figure(
+    "active_plugins_total", "Plugins with a running process.", labels=("runtime_type",)
+)
+RUNTIME_STATUS: Final = Figure(
+    "plugin_runtime_status",
+    "1 ready, 0.5 starting, 0 stopped or failed.",
+    labels=("plugin_id", "runtime_type"),
+)
+HOST_FIGURE: Final = Figure(
+    "tidegate_host", "Figures of the host process by name.", labels=("figure",)
+)
+HOST_UP: Final = Figure("tidegate_host_up", "1 when the host answered within the time-out, else 0.")
+FIGURES: Final = (
+    STREAMS_OPENED,
+    STREAMS_CLOSED,
+    CHUNKS_DROPPED,
+    FRAMES_LATE,
+    SPOOLED_BYTES,
+    SLOW_CONSUMERS,
+    ACTIVE_PLUGINS,
+    RUNTIME_STATUS,
+    HOST_FIGURE,
+    HOST_UP,
+)
+
+#: (figure, values of its labels, value)
+type Reading = tuple[Figure, tuple[str, ...], float]
+
+
+def render(readings: Iterable[Reading] = ()) -> bytes:
+    """The text that /metrics/ serves: this process's metrics, then what was read elsewhere."""
+    families: dict[Figure, CounterMetricFamily | GaugeMetricFamily] = {}
+    for figure, values, value in readings:
+        family = families.get(figure)
+        if family is None:
+            kind = CounterMetricFamily if figure.counter else GaugeMetricFamily
+            family = families[figure] = kind(figure.name, figure.text, labels=figure.labels)
+        family.add_metric(values, value)
+    elsewhere = CollectorRegistry()
+    elsewhere.register(_Families(list(families.values())))
+    return generate_latest(REGISTRY) + generate_latest(elsewhere)
+
+
+@final
+class _Families:
+    """What prometheus_client wants of a collector, around families that are there already."""
+
+    def __init__(self, families: list[CounterMetricFamily | GaugeMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        return self._families

@@ -1,0 +1,256 @@
+"""The WSGI application: find the route, ask for the key, answer, count, log.
+
+    find ─► authenticate ─► drain? ─► handler ─► Response | StreamResponse | Takeover
+                                        │ TidegateError ─► its envelope
+                                        └ anything else ─► 500 and a log line, never the text
+
+Answers that end the connection, and streams, are written to the socket that gunicorn hands over;
+gunicorn then writes no access line of its own, so this room writes one for every request.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from time import monotonic
+from typing import Any, Final, cast, final
+from urllib.parse import quote
+
+from gunicorn.workers.base_async import ALREADY_HANDLED
+
+from tidegate.api.body import RequestBody
+from tidegate.api.streaming import OpenStreams, SocketStream, iterate
+from tidegate.api.transmit import answer_and_close, hang_up, status_line
+from tidegate.doors.envelope import NOT_FOUND, failure
+from tidegate.doors.routes import (
+    Answer,
+    Auth,
+    Kind,
+    Request,
+    Response,
+    Route,
+    RouteTable,
+    StreamResponse,
+    Takeover,
+)
+from tidegate.errors import InternalFailure, Stopping, TidegateError, Unauthorized
+from tidegate.settings import Settings
+from tidegate.telemetry import metrics
+from tidegate.telemetry.access import AccessLog
+from tidegate.telemetry.logs import get_log
+
+log = get_log("api")
+
+type StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+#: Endpoint label of requests that no route serves.
+UNKNOWN: Final = "unknown"
+HEALTH_PATH: Final = "/health/check"
+_RETRY_AFTER: Final = 1
+_HEADERS: Final = {Auth.KEY: "HTTP_X_API_KEY", Auth.ADMIN: "HTTP_X_ADMIN_API_KEY"}
+
+
+@final
+class Load:
+    """Requests that are being answered; what /health/check shows."""
+
+    __slots__ = ("dispatching", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.dispatching = 0
+
+
+@final
+class Application:
+    """The callable that gunicorn serves. Composed by :func:`tidegate.api.build_application`."""
+
+    def __init__(
+        self, table: RouteTable, settings: Settings, streams: OpenStreams, load: Load
+    ) -> None:
+        self.table = table
+        self._settings = settings
+        self._streams = streams
+        self._load = load
+        self._keys = {
+            Auth.KEY: settings.server_key.reveal().encode(),
+            Auth.ADMIN: settings.admin_api_key.reveal().encode(),
+        }
+        self._access = AccessLog(settings)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if not path.isascii():
+            path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+        found = self.table.find(method, path)
+        route = found[0] if found is not None else None
+        record = _Record(self, environ, method, path, route, start_response)
+        if found is None:
+            return self._plain(self._not_found(environ, method, path), record)
+        streams = found[0].kind is Kind.STREAM
+        self._load.requests += 1
+        self._load.dispatching += streams
+        try:
+            answer = self._answer(found[0], found[1], record)
+            return self._deliver(answer, record)
+        finally:
+            self._load.requests -= 1
+            self._load.dispatching -= streams
+
+    # ------------------------------------------------------------------ answering
+
+    def _answer(self, route: Route, params: dict[str, str], record: _Record) -> Answer:
+        """What the handler says, or the envelope of what went wrong. The error boundary."""
+        body = RequestBody(
+            record.environ,
+            limit=self._settings.tidegate_max_body,
+            seconds=self._settings.tidegate_body_timeout,
+        )
+        try:
+            self._admit(route, record.environ)
+            return route.handler(Request(record.environ, record.method, record.path, params, body))
+        except Stopping as error:
+            return replace(failure(error), close=True)
+        except TidegateError as error:
+            answer = failure(error)
+        except Exception:
+            log.exception("request failed", method=record.method, path=record.path)
+            answer = failure(_internal())
+        return replace(answer, close=True) if body.broken else answer
+
+    def _admit(self, route: Route, environ: dict[str, Any]) -> None:
+        key = self._keys.get(route.auth)
+        if key is not None:
+            given = environ.get(_HEADERS[route.auth], "").encode("latin-1", "replace")
+            if not key or not hmac.compare_digest(given, key):
+                metrics.REQUESTS_REFUSED.labels("unauthorized").inc()
+                raise Unauthorized("unauthorized")
+        if self._streams.draining:
+            metrics.REQUESTS_REFUSED.labels("stopping").inc()
+            raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
+
+    def _not_found(self, environ: dict[str, Any], method: str, path: str) -> Response:
+        """404, or the way to the same path with a slash at its end where that is a route."""
+        if path.endswith("/") or self.table.find(method, path + "/") is None:
+            return NOT_FOUND
+        query = environ.get("QUERY_STRING", "")
+        target = quote(path + "/") + ("?" + query if query else "")
+        return Response(301 if method == "GET" else 307, b"", headers=(("Location", target),))
+
+    # ------------------------------------------------------------------ delivering
+
+    def _deliver(self, answer: Answer, record: _Record) -> Iterable[bytes]:
+        if isinstance(answer, Response):
+            return self._plain(answer, record)
+        sock = own_socket(record.environ)
+        if isinstance(answer, Takeover):
+            return self._take_over(answer, sock, record)
+        if sock is None:
+            return self._iterated(answer, record)
+        try:
+            sent = SocketStream(record.environ, answer, self._streams).run()
+        except Exception:
+            log.exception("stream failed", method=record.method, path=record.path)
+            hang_up(sock)
+            sent = 500
+        if isinstance(sent, Response):
+            return self._plain(sent, record)
+        record.done(sent)
+        return handled()
+
+    def _plain(self, answer: Response, record: _Record) -> Iterable[bytes]:
+        sock = own_socket(record.environ) if answer.close else None
+        if sock is not None:
+            answer_and_close(sock, answer)
+            record.done(answer.status)
+            return handled()
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            *answer.headers,
+        ]
+        record.start_response(status_line(answer.status), headers)
+        record.done(answer.status)
+        return (answer.body,)
+
+    def _take_over(self, answer: Takeover, sock: Any, record: _Record) -> Iterable[bytes]:
+        if sock is None:
+            refusal = InternalFailure("this connection cannot be upgraded: plain HTTP/1.1 only")
+            return self._plain(failure(refusal), record)
+        try:
+            answer.serve(sock)
+        except Exception:
+            log.exception("connection failed", method=record.method, path=record.path)
+        finally:
+            hang_up(sock)
+            record.done(101)
+        return handled()
+
+    def _iterated(self, answer: StreamResponse, record: _Record) -> Iterable[bytes]:
+        def begin(plain: Response | None) -> None:
+            kind = answer.content_type if plain is None else plain.content_type
+            status = 200 if plain is None else plain.status
+            record.start_response(status_line(status), [("Content-Type", kind)])
+            record.done(status)
+
+        return iterate(answer, self._streams, begin)
+
+    # ------------------------------------------------------------------ afterwards
+
+    def count(self, record: _Record, status: int) -> None:
+        """Metrics and the access line of one request. Called once, when its answer is sent."""
+        seconds = monotonic() - record.began
+        endpoint = record.route.pattern if record.route is not None else UNKNOWN
+        method = record.method if record.route is not None else UNKNOWN
+        metrics.request_counter(method, endpoint, status).inc()
+        metrics.request_timer(method, endpoint).observe(seconds)
+        if record.path != HEALTH_PATH or self._settings.health_api_log_enabled:
+            client = record.environ.get("REMOTE_ADDR", "")
+            self._access.write(record.method, record.path, status, seconds, client)
+
+
+@final
+class _Record:
+    """One request on its way through the application: what is needed to answer and count it."""
+
+    __slots__ = ("_application", "began", "environ", "method", "path", "route", "start_response")
+
+    def __init__(
+        self,
+        application: Application,
+        environ: dict[str, Any],
+        method: str,
+        path: str,
+        route: Route | None,
+        start_response: StartResponse,
+    ) -> None:
+        self._application = application
+        self.began = monotonic()
+        self.environ = environ
+        self.method = method
+        self.path = path
+        self.route = route
+        self.start_response = start_response
+
+    def done(self, status: int) -> None:
+        """The answer is sent, as far as this room can know."""
+        self._application.count(self, status)
+
+
+def own_socket(environ: dict[str, Any]) -> Any:
+    """The client's socket when this room may speak on it: HTTP/1 from gunicorn, without TLS."""
+    sock = environ.get("gunicorn.socket")
+    if sock is None or environ.get("HTTP_VERSION") == "2" or hasattr(sock, "cipher"):
+        return None
+    return sock
+
+
+def handled() -> Iterable[bytes]:
+    """Tells gunicorn that the answer was written already."""
+    return cast("Iterable[bytes]", ALREADY_HANDLED)
+
+
+def _internal() -> InternalFailure:
+    return InternalFailure("internal error; the server's log says more")

@@ -1,0 +1,66 @@
+"""Composition of the api role: every room that a request passes, made once per process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.api.application import Application, Load
+from tidegate.api.live import LiveDoor
+from tidegate.api.own_routes import own_routes
+from tidegate.api.streaming import OpenStreams
+from tidegate.calls import Calls, RuleBook
+from tidegate.doors.dify import Dispatcher, dify_routes
+from tidegate.doors.routes import RouteTable
+from tidegate.doors.services import Services
+from tidegate.installs import Catalogue, Installer
+from tidegate.jobs import Sender
+from tidegate.runtime.drain import Drain
+from tidegate.settings import Settings
+from tidegate.storage import Database
+from tidegate.storage.blobs import open_blobs
+
+
+def build_application(settings: Settings, drain: Drain) -> Application:
+    """The WSGI application. Connects to nothing yet: rooms do so when they are first used.
+
+    ``drain`` tells the open streams that the process stops.
+    """
+    return application_for(services_for(settings), drain)
+
+
+def services_for(settings: Settings) -> Services:
+    """The rooms below the doors, wired together."""
+    database = Database(settings)
+    blobs = open_blobs(settings)
+    catalogue = Catalogue(database)
+
+    def noticed(notice: dict[str, Any]) -> None:
+        catalogue.invalidate(int(notice["generation"]))
+
+    calls = Calls(settings, on_notice=noticed)
+    return Services(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        catalogue=catalogue,
+        installer=Installer(database, blobs, Sender(settings)),
+        calls=calls,
+        rules=RuleBook(settings),
+    )
+
+
+def application_for(services: Services, drain: Drain) -> Application:
+    """The application on rooms that exist already; for tests that bring their own."""
+    settings = services.settings
+    load = Load()
+    streams = OpenStreams(drain)
+    dispatcher = Dispatcher(services)
+    live = LiveDoor(settings, dispatcher, streams, drain)
+    table = RouteTable(
+        [
+            *own_routes(settings, services.calls, load, live),
+            *dify_routes(services, dispatcher),
+        ]
+    )
+    services.calls.start()
+    return Application(table, settings, streams, load)

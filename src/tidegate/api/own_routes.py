@@ -1,0 +1,98 @@
+"""Routes of the api itself: health, metrics, the fingerprint, the live socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, final
+
+import msgspec
+
+from tidegate import __version__
+from tidegate.api.application import HEALTH_PATH, Load
+from tidegate.api.live import LiveDoor
+from tidegate.calls import COUNTERS, Calls
+from tidegate.deadline import Deadline
+from tidegate.doors.envelope import success
+from tidegate.doors.routes import JSON_TYPE, Auth, Kind, Request, Response, Route
+from tidegate.errors import CallFailed
+from tidegate.runtime.fingerprint import fingerprint
+from tidegate.settings import Settings
+from tidegate.telemetry import metrics
+from tidegate.telemetry.logs import get_log
+
+log = get_log("api")
+
+#: How long the host may take to say how it is before the answer goes out without it.
+_HOST_SECONDS: Final = 1.0
+
+
+def own_routes(settings: Settings, calls: Calls, load: Load, live: LiveDoor) -> list[Route]:
+    """All rows of this module. Called once per process."""
+    own = _OwnRoutes(settings, calls, load)
+    routes = [
+        Route(
+            "GET", HEALTH_PATH, own.show_health, "Alive, and how busy.", Auth.NONE, kind=Kind.RAW
+        ),
+        Route("GET", "/debug/runtime", own.show_runtime, "Fingerprints of api and host."),
+        Route(
+            "GET",
+            "/plugin/{tenant_id}/live",
+            live.upgrade,
+            "Many calls over one WebSocket.",
+            kind=Kind.SOCKET,
+        ),
+    ]
+    if settings.prometheus_enabled:
+        shown = "Metrics for Prometheus."
+        routes.append(Route("GET", "/metrics/", own.show_metrics, shown, Auth.NONE, kind=Kind.RAW))
+    return routes
+
+
+@final
+class _OwnRoutes:
+    def __init__(self, settings: Settings, calls: Calls, load: Load) -> None:
+        self._settings = settings
+        self._calls = calls
+        self._load = load
+
+    def show_health(self, request: Request) -> Response:
+        total = self._settings.routine_pool_size
+        busy = min(total, self._load.requests)
+        shown = {
+            "status": "ok",
+            "pool_status": {"free": total - busy, "busy": busy, "total": total},
+            "version": __version__,
+            "build_time": "",
+            "platform": self._settings.platform,
+            "active_requests": self._load.requests,
+            "active_dispatch_requests": self._load.dispatching,
+        }
+        return Response(200, msgspec.json.encode(shown), JSON_TYPE)
+
+    def show_runtime(self, request: Request) -> Response:
+        return success({"api": fingerprint("api"), "host": self._ask("runtime")})
+
+    def show_metrics(self, request: Request) -> Response:
+        return Response(200, metrics.render(self._readings()), metrics.CONTENT_TYPE)
+
+    def _readings(self) -> Iterator[metrics.Reading]:
+        yield metrics.STREAMS_OPENED, (), COUNTERS.opened
+        yield metrics.STREAMS_CLOSED, (), COUNTERS.closed
+        yield metrics.CHUNKS_DROPPED, (), COUNTERS.dropped
+        yield metrics.SPOOLED_BYTES, (), COUNTERS.spooled_bytes
+        yield metrics.SLOW_CONSUMERS, (), COUNTERS.slow
+        yield metrics.FRAMES_LATE, (), self._calls.late_frames
+        figures = self._ask("figures")
+        yield metrics.HOST_UP, (), float(figures is not None)
+        for name, value in (figures or {}).items():
+            if isinstance(value, int | float):
+                yield metrics.HOST_FIGURE, (name,), value
+
+    def _ask(self, op: str) -> dict[str, Any] | None:
+        """One control call to the host; None when it does not answer in time."""
+        try:
+            for answer in self._calls.host(op, {}, Deadline.after(_HOST_SECONDS, "api")):
+                return answer
+        except CallFailed as error:
+            log.debug("host did not answer", op=op, error=str(error))
+        return None

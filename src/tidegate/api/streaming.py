@@ -1,0 +1,225 @@
+"""Streamed answers, written straight to the client's socket.
+
+gunicorn hands the socket over (``environ["gunicorn.socket"]``); the request's own greenlet takes
+what is ready and writes it in one call, head and end included where they fall together. Nothing
+is written before the first chunk: Dify's time-out for the first token counts on that
+(spec/dify/client.md section 1). Where no socket can be had - another server, TLS - the same is a
+plain WSGI iterable.
+
+Framing: chunked for HTTP/1.1, which keeps the connection; for HTTP/1.0 the end of the connection
+is the end of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, final
+
+from gevent import spawn_later
+
+from tidegate.api.transmit import hang_up, head, send_all
+from tidegate.api.watch import ClientWatch
+from tidegate.doors.routes import Outcome, Response, StreamResponse
+from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ServerStopping
+from tidegate.runtime.drain import Drain
+from tidegate.wire.sse import LAST_CHUNK, chunked
+
+#: Small writes are gathered while more is ready, up to this many bytes.
+_GATHER: Final = 1 << 16
+_TIMEOUTS: Final = (DeadlineExceeded, IdleTimeout)
+
+
+def outcome_of(error: CallFailed) -> Outcome:
+    """How a call that ended with ``error`` is counted."""
+    return Outcome.TIMEOUT if isinstance(error, _TIMEOUTS) else Outcome.ERROR
+
+
+@final
+class OpenStreams:
+    """The streams of this process that a drain must end: typed, and in time.
+
+    ``drain`` tells that the process stops; shortly before its grace is over, each stream that
+    still runs is aborted with ServerStopping, and its own greenlet says so to the client.
+    """
+
+    def __init__(self, drain: Drain) -> None:
+        self._drain = drain
+        self._streams: set[Any] = set()
+        self._timer: Any = None
+        self._aborted: ServerStopping | None = None
+        drain.on_begin(self._begun)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process stops: connections are not kept."""
+        return self._drain.draining
+
+    def add(self, source: Any) -> None:
+        """From now on ``source`` is aborted when the grace is over."""
+        self._streams.add(source)
+        if self._aborted is not None:
+            source.abort(self._aborted)
+
+    def discard(self, source: Any) -> None:
+        """It ended by itself."""
+        self._streams.discard(source)
+
+    def _begun(self, grace: float) -> None:
+        if self._timer is not None:
+            self._timer.kill(block=False)
+        margin = min(1.0, grace / 4)
+        self._timer = spawn_later(grace - margin, self._abort_all, grace)
+
+    def _abort_all(self, grace: float) -> None:
+        self._aborted = ServerStopping(
+            f"the server is stopping; running calls had {grace:g} s to end (TIDEGATE_GRACE)",
+            seconds=grace,
+        )
+        for source in list(self._streams):
+            source.abort(self._aborted)
+
+
+@final
+class SocketStream:
+    """One streamed answer on the client's socket. ``run`` is called once."""
+
+    __slots__ = (
+        "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_sock", "_streams", "_whole",
+    )  # fmt: skip
+
+    def __init__(
+        self, environ: dict[str, Any], answer: StreamResponse, streams: OpenStreams
+    ) -> None:
+        self._sock = environ["gunicorn.socket"]
+        self._answer = answer
+        self._streams = streams
+        self._chunked = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        self._closing = not self._chunked or "close" in environ.get("HTTP_CONNECTION", "").lower()
+        self._head_sent = False
+        self._whole = False
+        self._gone = False
+
+    def run(self) -> Response | int:
+        """Write everything; the status that was sent, or a plain answer for the caller to send.
+
+        The connection is hung up when it cannot be kept.
+        """
+        source = self._answer.source
+        outcome = Outcome.ERROR
+        watch = ClientWatch(self._sock, self._left)
+        self._streams.add(source)
+        try:
+            self._sock.settimeout(self._answer.seconds)
+            outcome, plain = self._forward()
+        except OSError:
+            outcome, plain, self._gone = Outcome.CLIENT_LEFT, None, True
+        finally:
+            watch.stop()
+            self._streams.discard(source)
+            source.close()
+            self._answer.finished(outcome)
+            self._let_go()
+        return plain or 200
+
+    def _forward(self) -> tuple[Outcome, Response | None]:
+        source, events = self._answer.source, self._answer.events
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                bodies = source.take()
+            except CallFailed as error:
+                return self._fail(pieces, error)
+            if not bodies:
+                break
+            pieces += events(bodies)
+            size += sum(map(len, bodies))
+            if size >= _GATHER or not source.ready:
+                self._send(pieces)
+                pieces, size = [], 0
+        if self._gone:
+            return Outcome.CLIENT_LEFT, None
+        self._send(pieces, last=True)
+        return Outcome.SUCCESS, None
+
+    def _fail(self, pieces: list[bytes], error: CallFailed) -> tuple[Outcome, Response | None]:
+        if self._gone:
+            return Outcome.CLIENT_LEFT, None
+        outcome = outcome_of(error)
+        if not self._head_sent and not pieces:
+            plain = self._answer.before_head(error)
+            if plain is not None:
+                return outcome, plain
+        self._send([*pieces, self._answer.error_event(error)], last=True)
+        return outcome, None
+
+    def _send(self, pieces: list[bytes], *, last: bool = False) -> None:
+        parts = chunked(pieces) if self._chunked and pieces else pieces
+        if last and self._chunked:
+            parts = [*parts, LAST_CHUNK]
+        if not self._head_sent:
+            self._head_sent = True
+            parts = [self._head(), *parts]
+        send_all(self._sock, parts)
+        self._whole = last
+
+    def _head(self) -> bytes:
+        headers = [("Content-Type", self._answer.content_type)]
+        if self._chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        self._closing = self._closing or self._streams.draining
+        if self._closing:
+            headers.append(("Connection", "close"))
+        return head(200, headers)
+
+    def _left(self) -> None:
+        """In the event loop: the client is gone. Ends the call and wakes a write that waits."""
+        self._gone = True
+        self._answer.source.close()
+        hang_up(self._sock)
+
+    def _let_go(self) -> None:
+        """Give the connection back for its next request, or end it where it cannot be kept."""
+        cut = self._head_sent and not self._whole
+        if self._gone or cut or self._closing or self._streams.draining:
+            hang_up(self._sock)
+        else:
+            self._sock.settimeout(None)
+
+
+def iterate(
+    answer: StreamResponse, streams: OpenStreams, begin: Callable[[Response | None], None]
+) -> Iterator[bytes]:
+    """The answer as a WSGI iterable, for servers that do not hand their socket over.
+
+    ``begin`` is called with a plain answer, or None, before the first piece.
+    """
+    source = answer.source
+    outcome = Outcome.CLIENT_LEFT  # a generator that is closed early says so
+    begun = False
+    streams.add(source)
+    try:
+        while True:
+            try:
+                bodies = source.take()
+            except CallFailed as error:
+                outcome = outcome_of(error)
+                plain = None if begun else answer.before_head(error)
+                if not begun:
+                    begin(plain)
+                yield plain.body if plain is not None else answer.error_event(error)
+                return
+            if not begun:
+                begin(None)
+                begun = True
+            if not bodies:
+                outcome = Outcome.SUCCESS
+                return
+            yield b"".join(answer.events(bodies))
+    finally:
+        streams.discard(source)
+        source.close()
+        answer.finished(outcome)

@@ -1,0 +1,102 @@
+"""Writing to the client's socket: everything in as few system calls as possible."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+from tidegate.doors.routes import Response
+
+#: Below this, joining is cheaper than handing the kernel many pieces.
+JOIN_BELOW: Final = 1 << 16
+_PIECES: Final = 512
+#: How long and how far a refused body is read on, so that the client sees the answer first.
+_LINGER_SECONDS: Final = 1.0
+_LINGER_BYTES: Final = 1 << 20
+
+
+def send_all(sock: Any, pieces: list[bytes]) -> None:
+    """Send all the pieces, waiting as long as the socket's time-out says. OSError as the socket."""
+    total = sum(map(len, pieces))
+    if total < JOIN_BELOW:
+        sock.sendall(b"".join(pieces))
+        return
+    views: list[memoryview | bytes] = list(pieces)
+    while total:
+        sent = sock.sendmsg(views[:_PIECES])
+        total -= sent
+        done = 0
+        while done < len(views) and sent >= len(views[done]):
+            sent -= len(views[done])
+            done += 1
+        del views[:done]
+        if sent:
+            views[0] = memoryview(views[0])[sent:]
+
+
+def status_line(status: int) -> str:
+    """``404 Not Found``."""
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+def head(status: int, headers: list[tuple[str, str]]) -> bytes:
+    """Status line, Date and headers, with the empty line that ends them."""
+    lines = [f"HTTP/1.1 {status_line(status)}", f"Date: {_date(int(time.time()))}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+_dates: dict[int, str] = {}
+
+
+def _date(second: int) -> str:
+    text = _dates.get(second)
+    if text is None:
+        _dates.clear()
+        text = _dates[second] = formatdate(second, usegmt=True)
+    return text
+
+
+def answer_and_close(sock: Any, answer: Response) -> None:
+    """Send a whole answer and end the connection.
+
+    For answers after which nothing more can be read from it: the body was refused, or the process
+    stops. Closing with unread bytes would reset the connection and destroy the answer, so a little
+    of what still comes is read away.
+    """
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("Connection", "close"),
+        *answer.headers,
+    ]
+    try:
+        sock.settimeout(_LINGER_SECONDS)
+        send_all(sock, [head(answer.status, headers), answer.body])
+        _read_away(sock)
+    except OSError:
+        pass  # the client left: there is nobody to tell
+    hang_up(sock)
+
+
+def _read_away(sock: Any) -> None:
+    sock.shutdown(1)
+    ends_at = time.monotonic() + _LINGER_SECONDS
+    seen = 0
+    while seen < _LINGER_BYTES and (left := ends_at - time.monotonic()) > 0:
+        sock.settimeout(left)
+        data = sock.recv(65536)
+        if not data:
+            return
+        seen += len(data)
+
+
+def hang_up(sock: Any) -> None:
+    """End the connection both ways; whoever reads or writes it wakes. The owner closes it."""
+    try:
+        sock.settimeout(None)
+        sock.shutdown(2)
+    except OSError:
+        pass  # it is gone already

@@ -1,0 +1,236 @@
+"""Dispatch: one request, one session of a plugin, its chunks as server-sent events.
+
+The two prefixes differ only in how the plugin is named (spec/http/01 section 5):
+
+| prefix                           | plugin                                   | tenant |
+|----------------------------------|------------------------------------------|--------|
+| ``/plugin/{tenant_id}/dispatch`` | ``X-Plugin-ID``: what the tenant installed | path |
+| ``/v2/invoke/dispatch``          | ``X-Plugin-Unique-Identifier``           | body   |
+
+This is the hot path: one decode of the body, one of ``data``, dictionaries for the rest. What
+the plugin gets is joined from the bytes that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, final
+
+import msgspec
+from msgspec import Raw
+
+from tidegate.calls import OutputRules, PluginCall, PluginFailed
+from tidegate.deadline import Deadline
+from tidegate.doors.binding import BindingRefused, rule_failed
+from tidegate.doors.dify.actions import Action, Data
+from tidegate.doors.envelope import failure
+from tidegate.doors.routes import Request, Response, StreamResponse
+from tidegate.doors.services import Services
+from tidegate.errors import (
+    BadRequest,
+    CallFailed,
+    HostLost,
+    InternalFailure,
+    Overloaded,
+    PluginNotFound,
+    RuntimeNotFound,
+    TooManyRequests,
+)
+from tidegate.ids import PluginIdentifier, is_uuid, plugin_id_of, session_id
+from tidegate.telemetry import metrics
+from tidegate.wire import sse
+from tidegate.wire.session import one_line, request_line
+
+_DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
+#: Versions whose output schemas are kept by name; compiled ones are kept by ``calls``.
+_SCHEMAS_KEPT: Final = 1024
+NO_NODE: Final = "no available node, plugin runtime not found"
+
+
+class Body(msgspec.Struct, gc=False):
+    """A dispatch request. What stands in ``data`` and ``context`` goes on as bytes."""
+
+    data: Raw = Raw(b"")
+    user_id: str | None = None
+    conversation_id: str | None = None
+    message_id: str | None = None
+    app_id: str | None = None
+    endpoint_id: str | None = None
+    tenant_id: str | None = None
+    context: Raw = Raw(b"")
+
+
+_decode: Final = msgspec.json.Decoder(Body).decode
+
+
+def read_body(request: Request) -> Body:
+    """The request's JSON object. BindingRefused says what is wrong with it (D-68)."""
+    kind = request.header("content-type")
+    if kind != "application/json" and kind.partition(";")[0].strip() != "application/json":
+        raise BindingRefused("dispatch takes a JSON body: send Content-Type: application/json")
+    return decode_body(request.body.read())
+
+
+def decode_body(text: bytes) -> Body:
+    """:func:`read_body` for bytes that are there already."""
+    try:
+        if not text.isascii():
+            text.decode()
+        body = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BindingRefused(f"the body is not a valid request: {error}") from None
+    if not body.data or body.data == Raw(b"null"):
+        raise BindingRefused(rule_failed("Data", "required"))
+    return body
+
+
+#: Tenants come again and again: each is looked at once.
+known_tenant = lru_cache(maxsize=4096)(is_uuid)
+
+
+@final
+class Dispatcher:
+    """Opens calls for the dispatch routes and for the live socket. One per process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seconds = float(services.settings.plugin_max_execution_timeout)
+        self._schemas: dict[str, dict[str, Any]] = {}
+
+    def for_tenant(self, action: Action, request: Request) -> StreamResponse:
+        """``/plugin/{tenant_id}/dispatch/…``: the version that the tenant installed."""
+        plugin_id = request.header("x-plugin-id")
+        if not plugin_id:
+            raise BadRequest("the header X-Plugin-ID is required")
+        tenant = request.params["tenant_id"]
+        plugin = self.installed(tenant, plugin_id)
+        return self.open(action, tenant, plugin, read_body(request))
+
+    def for_identifier(self, action: Action, request: Request) -> StreamResponse:
+        """``/v2/invoke/dispatch/…``: exactly this version, for the tenant in the body."""
+        text = request.header("x-plugin-unique-identifier")
+        if not text:
+            raise BadRequest("the header X-Plugin-Unique-Identifier is required")
+        identifier = str(PluginIdentifier.parse(text))
+        declaration = self._services.catalogue.declaration(identifier)
+        if declaration is None:
+            raise RuntimeNotFound(f"{NO_NODE}: {identifier}")
+        body = read_body(request)
+        if not body.tenant_id:
+            raise BindingRefused(rule_failed("TenantID", "required"))
+        if not known_tenant(body.tenant_id):  # it becomes part of paths (D-67)
+            raise BindingRefused("tenant_id must be a UUID")
+        return self.open(action, body.tenant_id, Plugin(identifier, declaration), body)
+
+    def installed(self, tenant: str, plugin_id: str) -> Plugin:
+        """What ``tenant`` installed under ``plugin_id``; PluginNotFound when nothing."""
+        found = None
+        if known_tenant(tenant):
+            found = self._services.catalogue.installation(tenant, plugin_id)
+        if found is None:
+            raise PluginNotFound(f"plugin not installed: {plugin_id[:300]}")
+        return Plugin(found.identifier, found.declaration, found.row.runtime_type)
+
+    def open(self, action: Action, tenant: str, plugin: Plugin, body: Body) -> StreamResponse:
+        """Open the session. Errors from here on are those before the stream (contract 3)."""
+        data = action.read(body.data)
+        plugin_id = plugin_id_of(plugin.identifier)
+        session = session_id()
+        call = PluginCall(
+            identifier=plugin.identifier,
+            plugin_id=plugin_id,
+            type=action.type,
+            action=action.action,
+            tenant=tenant,
+            session=session,
+            line=_line(session, action, body, data),
+            deadline=Deadline.after(self._seconds, _DEADLINE_OWNER),
+            rules=self._rules(action, plugin, plugin_id, data),
+        )
+        try:
+            stream = self._services.calls.plugin(call)
+        except CallFailed as error:
+            raise refused(error) from error
+        watch = metrics.Invocation(plugin_id, action.type, action.action, plugin.runtime)
+        return StreamResponse(
+            source=stream,
+            events=sse.events,
+            error_event=error_event,
+            before_head=before_head,
+            finished=lambda outcome: watch.finished(outcome.value),
+            seconds=self._seconds,
+        )
+
+    def _rules(
+        self, action: Action, plugin: Plugin, plugin_id: str, data: Data
+    ) -> OutputRules | None:
+        if not action.rules:
+            return None
+        schemas = self._schemas.get(plugin.identifier)
+        if schemas is None:
+            if len(self._schemas) >= _SCHEMAS_KEPT:
+                self._schemas.clear()
+            schemas = self._schemas[plugin.identifier] = _schemas(action, plugin.declaration)
+        name = data.text(action.rules)
+        rules = self._services.rules
+        return rules.rules(plugin.identifier, plugin_id, name, schemas.get(name))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """The version that a call goes to, and what it declares."""
+
+    identifier: str
+    declaration: Mapping[str, Any]
+    runtime: str = "local"
+
+
+def _schemas(action: Action, declaration: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared output schemas of one version, by the name of the tool."""
+    provider = declaration.get(action.type) or {}
+    return {
+        one["identity"]["name"]: one.get("output_schema")
+        for one in provider.get(action.rules + "s") or ()
+    }
+
+
+def _line(session: str, action: Action, body: Body, data: Data) -> bytes:
+    context = bytes(body.context)
+    return request_line(
+        session,
+        user_id=body.user_id or "",
+        type=action.type,
+        action=action.action,
+        data=data.line,
+        conversation_id=body.conversation_id,
+        message_id=body.message_id,
+        app_id=body.app_id,
+        endpoint_id=body.endpoint_id,
+        context=one_line(context) if context else None,
+    )
+
+
+def error_event(error: CallFailed) -> bytes:
+    """The event that ends a stream with ``error``: always code -500, so that Dify types it."""
+    return sse.error_event(sse.escape_line_ends(_inner(error)))
+
+
+def _inner(error: CallFailed) -> bytes:
+    return error.raw if isinstance(error, PluginFailed) else error.as_json()
+
+
+def before_head(error: CallFailed) -> Response | None:
+    """The plain answer for an error that came before the first chunk, where there is one."""
+    return failure(refused(error)) if isinstance(error, Overloaded) else None
+
+
+def refused(error: CallFailed) -> InternalFailure | TooManyRequests:
+    """What a request is answered with whose session could not be opened."""
+    if isinstance(error, Overloaded):
+        return TooManyRequests(error.message, **error.details)
+    if isinstance(error, HostLost):
+        return InternalFailure(f"{NO_NODE}: {error.message}")
+    return InternalFailure(f"failed to get plugin runtime: {error.message}")

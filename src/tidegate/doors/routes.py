@@ -1,0 +1,257 @@
+"""Routes: a request, what may answer it, and the table that finds the row.
+
+A door is a list of :class:`Route` rows; ``api`` joins the lists of all doors into one
+:class:`RouteTable` and serves it. Adding a route is adding a row.
+
+| pattern segment | matches |
+|-----------------|---------|
+| ``text``        | exactly that segment; wins over the others |
+| ``{name}``      | one segment that is not empty |
+| ``{name...}``   | the rest of the path, slashes included; only as the last segment |
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, final
+from urllib.parse import parse_qs
+
+from tidegate.errors import CallFailed
+
+JSON_TYPE: Final = "application/json; charset=utf-8"
+
+
+class Body(Protocol):
+    """The body of a request, under the limits of ``api``. Read by at most one of the two ways."""
+
+    def read(self) -> bytes:
+        """All of it. BodyTooLarge and BodyTooSlow as they say."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The same in pieces as they arrive, for uploads that need not be in memory."""
+
+
+@final
+class Request:
+    """One HTTP request as a handler sees it. Made by ``api``, lives as long as the request."""
+
+    __slots__ = ("_query", "body", "environ", "method", "params", "path")
+
+    def __init__(
+        self, environ: dict[str, Any], method: str, path: str, params: dict[str, str], body: Body
+    ) -> None:
+        self.environ = environ
+        self.method = method
+        self.path = path
+        self.params = params
+        self.body = body
+        self._query: dict[str, list[str]] | None = None
+
+    def header(self, name: str) -> str:
+        """A header's value, or an empty text. ``name`` in any case, with dashes."""
+        key = name.upper().replace("-", "_")
+        if key in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+            return str(self.environ.get(key, ""))
+        return str(self.environ.get("HTTP_" + key, ""))
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query string, every value of a repeated key."""
+        if self._query is None:
+            text = self.environ.get("QUERY_STRING", "")
+            self._query = parse_qs(text, keep_blank_values=True) if text else {}
+        return self._query
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer. ``close`` ends the connection after it."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+
+
+class Outcome(enum.StrEnum):
+    """How a streamed answer ended; the values of the metrics' ``status`` label."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CLIENT_LEFT = "client_disconnect"
+
+
+class Source(Protocol):
+    """Where the chunks of a streamed answer come from; ``calls.Stream`` is one."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``take`` would not wait."""
+
+    def take(self) -> list[bytes]:
+        """Waits; all that is ready (each one or more chunks joined by a newline); [] at the end.
+
+        Raises the CallFailed that ended the call otherwise.
+        """
+
+    def abort(self, error: CallFailed) -> None:
+        """End it with ``error``; the reader still gets what came before. From anywhere."""
+
+    def close(self) -> None:
+        """The reader is done or gone. Idempotent, callable from anywhere, never blocks."""
+
+
+@final
+@dataclass(slots=True)
+class StreamResponse:
+    """An answer that comes in chunks; ``api`` writes it to the client's socket.
+
+    ``events`` turns the bodies that ``source`` gave into what goes over the wire, in pieces, and
+    ``error_event`` does so for the error that ended it. ``before_head`` may turn an error that
+    came before the first chunk into a plain answer. ``finished`` is called exactly once.
+    ``seconds`` bounds how long a client that does not read may hold the connection.
+    """
+
+    source: Source
+    events: Callable[[list[bytes]], list[bytes]]
+    error_event: Callable[[CallFailed], bytes]
+    before_head: Callable[[CallFailed], Response | None]
+    finished: Callable[[Outcome], None]
+    seconds: float
+    content_type: str = "text/event-stream"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """The handler speaks on the client's socket itself; ``serve`` returns when it is done."""
+
+    serve: Callable[[Any], None]
+
+
+type Answer = Response | StreamResponse | Takeover
+type Handler = Callable[[Request], Answer]
+
+
+class Auth(enum.Enum):
+    """Who may call a route."""
+
+    KEY = "X-Api-Key"
+    ADMIN = "X-Admin-Api-Key"
+    NONE = "nobody asks"
+
+
+class BodyRule(enum.Enum):
+    """What a route does with the request's body."""
+
+    NONE = "no body is expected; one that comes is ignored"
+    JSON = "a JSON object, or nothing"
+    MULTIPART = "multipart/form-data, read in pieces"
+
+
+class Kind(enum.Enum):
+    """What a route answers with."""
+
+    ENVELOPE = "JSON envelope"
+    STREAM = "server-sent events"
+    RAW = "raw bytes"
+    SOCKET = "WebSocket"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. ``docs`` is its line in docs/reference/routes.md."""
+
+    method: str
+    pattern: str
+    handler: Handler
+    docs: str
+    auth: Auth = Auth.KEY
+    body: BodyRule = BodyRule.NONE
+    kind: Kind = Kind.ENVELOPE
+
+
+class _Node:
+    __slots__ = ("parameter", "routes", "static", "tails")
+
+    def __init__(self) -> None:
+        self.static: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.routes: dict[str, tuple[Route, list[str]]] = {}
+        self.tails: dict[str, tuple[Route, list[str]]] = {}
+
+
+@final
+class RouteTable:
+    """Finds the row for a method and a path. Built once; read by every request."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._root = _Node()
+        self._exact: dict[tuple[str, str], Route] = {}
+        for route in self.routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        if "{" not in route.pattern:
+            self._claim(self._exact, (route.method, route.pattern), route)
+            return
+        node, names = self._root, list[str]()
+        for segment in route.pattern[1:].split("/"):
+            if segment.endswith("...}"):
+                names.append(segment[1:-4])
+                self._claim(node.tails, route.method, (route, names))
+                return
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.static.setdefault(segment, _Node())
+        self._claim(node.routes, route.method, (route, names))
+
+    @staticmethod
+    def _claim[K, V](table: dict[K, V], key: K, value: V) -> None:
+        if key in table:
+            raise ValueError(f"two routes for {key}")
+        table[key] = value
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """(row, path parameters), or None: the path is unknown or the method is not served."""
+        route = self._exact.get((method, path))
+        if route is not None:
+            return route, {}
+        values: list[str] = []
+        found = self._walk(self._root, path.split("/"), 1, method, values)
+        if found is None:
+            return None
+        route, names = found
+        return route, dict(zip(names, values, strict=True))
+
+    def _walk(
+        self, node: _Node, segments: list[str], index: int, method: str, values: list[str]
+    ) -> tuple[Route, list[str]] | None:
+        if index == len(segments):
+            return node.routes.get(method)
+        segment = segments[index]
+        known = node.static.get(segment)
+        if known is not None:
+            found = self._walk(known, segments, index + 1, method, values)
+            if found is not None:
+                return found
+        if node.parameter is not None and segment:
+            values.append(segment)
+            found = self._walk(node.parameter, segments, index + 1, method, values)
+            if found is not None:
+                return found
+            values.pop()
+        tail = node.tails.get(method)
+        if tail is not None:
+            values.append("/".join(segments[index:]))
+        return tail

@@ -1,0 +1,26 @@
+"""What doors work with: the rooms below them, composed once per process by ``api``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from tidegate.calls import Calls, RuleBook
+from tidegate.installs import Catalogue, Installer
+from tidegate.settings import Settings
+from tidegate.storage import Database
+from tidegate.storage.blobs import BlobStore
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Handed to every door's ``…_routes`` function; lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    catalogue: Catalogue
+    installer: Installer
+    calls: Calls
+    rules: RuleBook
