@@ -14,11 +14,11 @@ import click
 
 from tidegate.cli.client import Client, Unreachable
 from tidegate.cli.show import table
-from tidegate.cli.target import as_json, local_settings, local_target
+from tidegate.cli.target import Target, as_json, local_settings
 from tidegate.errors import TidegateError
 from tidegate.runtime import launcher
 from tidegate.runtime.home import link_socket
-from tidegate.settings import Settings
+from tidegate.settings import Secret, Settings
 
 _ROOM_ON_DISK = 1 << 30
 
@@ -127,12 +127,13 @@ def _host(settings: Settings) -> str:
 
 
 def _api(settings: Settings) -> str:
+    base = f"http://127.0.0.1:{settings.server_port}"
     try:
-        client = Client(local_target(settings), patience=5)
+        client = Client(Target(base, Secret(""), ""), patience=5)
         health = client.root("GET", "/health/check")
     except Unreachable as error:
-        raise Warned(f"api does not answer at {client.target.base}") from error
-    return f"{client.target.base} {health.get('status')}, version {health.get('version')}"
+        raise Warned(f"api does not answer at {base}") from error
+    return f"{base} {health.get('status')}, version {health.get('version')}"
 
 
 _CHECKS: dict[str, Callable[[Settings], str]] = {

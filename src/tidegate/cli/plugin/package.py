@@ -13,7 +13,7 @@ from tidegate import packages
 from tidegate.cli.target import as_json, local_settings
 
 _EXPORT = (
-    "export", "--quiet", "--frozen", "--no-group", "dev", "--no-emit-project", "--no-hashes",
+    "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes",
     "--no-header", "--no-annotate",
 )  # fmt: skip
 
