@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar, Final, final, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, final, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs
 
 import msgspec
@@ -145,7 +145,11 @@ def _from_query(query: dict[str, list[str]], form: type[Form]) -> dict[str, Any]
 def _fields(form: type[Form]) -> dict[str, bool]:
     """Field names of a form, and whether each is a list."""
     hints = get_type_hints(form)
-    return {name: get_origin(hints[name]) is list for name in form.__struct_fields__}
+    return {name: _takes_list(hints[name]) for name in form.__struct_fields__}
+
+
+def _takes_list(hint: Any) -> bool:
+    return any(get_origin(one) is list for one in (hint, *get_args(hint)))
 
 
 _INITIALS = {"id": "ID", "url": "URL"}

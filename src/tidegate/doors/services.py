@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from tidegate.calls import Calls, RuleBook
-from tidegate.installs import Catalogue, Installer
 from tidegate.settings import Settings
-from tidegate.storage import Database
-from tidegate.storage.blobs import BlobStore
+
+if TYPE_CHECKING:  # a door's rows can be read without loading the rooms behind them
+    from tidegate.calls import Calls, RuleBook
+    from tidegate.installs import Catalogue, Installer
+    from tidegate.storage import Database
+    from tidegate.storage.blobs import BlobStore
 
 
 @final
