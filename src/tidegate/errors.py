@@ -282,6 +282,10 @@ class PackageRejected(TidegateError):
     error_type = "PackageRejected"
 
 
+class PackageUnknown(InternalFailure):
+    """A version is to be installed that was never uploaded. The reference answers -500."""
+
+
 class EnvironmentFailed(TidegateError):
     """A plugin's environment could not be built: the step and the tool's own words."""
 
@@ -292,6 +296,30 @@ class InstallFailed(TidegateError):
     """An installation ended as failed; the message is what the install task shows."""
 
     error_type = "InstallFailed"
+
+
+class InstallCancelled(TidegateError):
+    """The task that an installation was made for was deleted: nobody wants it any more."""
+
+    error_type = "InstallCancelled"
+
+
+class IllegalTransition(TidegateError):
+    """A state machine was asked for a step that it does not have: a mistake of ours."""
+
+    error_type = "IllegalTransition"
+
+
+class JobTaken(TidegateError):
+    """The job is somebody else's now: its fence is stale. Whoever gets this stops at once."""
+
+    error_type = "JobTaken"
+
+
+class JobGivenBack(TidegateError):
+    """This worker stops; the job was given back and goes on elsewhere, or after a restart."""
+
+    error_type = "JobGivenBack"
 
 
 class BrokerUnavailable(TidegateError):

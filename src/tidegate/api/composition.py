@@ -12,7 +12,7 @@ from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
 from tidegate.doors.routes import RouteTable
 from tidegate.doors.services import Services
-from tidegate.installs import Catalogue, Installer
+from tidegate.installs import Catalogue, Installer, LinkedHost
 from tidegate.jobs import Sender
 from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
@@ -43,7 +43,14 @@ def services_for(settings: Settings) -> Services:
         database=database,
         blobs=blobs,
         catalogue=catalogue,
-        installer=Installer(database, blobs, Sender(settings)),
+        installer=Installer(
+            settings,
+            database,
+            blobs,
+            Sender(settings),
+            catalogue=catalogue,
+            host=LinkedHost(calls),
+        ),
         calls=calls,
         rules=RuleBook(settings),
     )

@@ -1,0 +1,28 @@
+"""Who has which plugin, and how that changes: upload, install, upgrade, uninstall.
+
+Doors use :class:`Installer` (changes, answers at once) and :class:`Catalogue` (look-ups in
+memory). The worker uses :class:`JobRunner`, which carries the jobs out as explicit state machines
+(``states``, ``run``) and drives the host by control calls (:class:`HostControl`).
+"""
+
+from tidegate.installs.catalogue import Catalogue, Known
+from tidegate.installs.host_control import HostControl, LinkedHost
+from tidegate.installs.installer import InstallAnswer, Installer
+from tidegate.installs.payloads import RUN_JOB
+from tidegate.installs.runner import JobRunner
+from tidegate.installs.states import TRANSITIONS, InstallState
+from tidegate.installs.uploads import Uploaded
+
+__all__ = [
+    "RUN_JOB",
+    "TRANSITIONS",
+    "Catalogue",
+    "HostControl",
+    "InstallAnswer",
+    "InstallState",
+    "Installer",
+    "JobRunner",
+    "Known",
+    "LinkedHost",
+    "Uploaded",
+]

@@ -1,0 +1,166 @@
+"""Who has which plugin, in memory: what doors ask on each call, without a round trip.
+
+Entries are filled from the database at first use and dropped all at once when the generation
+grows: by a notice over the link, by this process's own change, or because this process looked by
+itself (at least once a second while it is asked; contract: freshness of lists and declarations).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from tidegate.errors import StorageUnavailable
+from tidegate.storage import Database, declarations, generation, installations
+from tidegate.storage.installations import Installation
+from tidegate.telemetry.logs import get_log
+
+log = get_log("installs")
+
+LOOK_EVERY: Final = 0.8
+"""Seconds between two looks at the generation."""
+
+REST_AFTER: Final = 10.0
+"""Seconds without a question after which nobody looks any more; the next question does."""
+
+MOST: Final = 20_000
+"""Entries kept, unknown plugins among them; over that it begins anew."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tenant's plugin as calls need it. ``declaration`` must not be changed."""
+
+    identifier: str
+    declaration: dict[str, Any]
+    row: Installation
+
+
+@final
+class Catalogue:
+    """The catalogue of one process. Close it at the end: it has a greenlet while it is asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._installed: dict[tuple[str, str], Known | None] = {}
+        self._declarations: dict[str, dict[str, Any] | None] = {}
+        self._generation = -1
+        self._epoch = 0
+        self._fresh = False
+        self._asked = False
+        self._watcher: gevent.Greenlet | None = None
+        self._closing = Event()
+
+    def installation(self, tenant: str, plugin_id: str) -> Known | None:
+        """The tenant's installation of ``author/name``; None when it has none.
+
+        A dictionary look-up once it is known. StorageUnavailable when it is not and the
+        database cannot be asked.
+        """
+        self._asked = True
+        if self._fresh:
+            try:
+                return self._installed[tenant, plugin_id]
+            except KeyError:
+                pass
+        return self._load_installation(tenant, plugin_id)
+
+    def declaration(self, identifier: str) -> dict[str, Any] | None:
+        """The declaration of an uploaded version; None when it is unknown."""
+        self._asked = True
+        if self._fresh:
+            try:
+                return self._declarations[identifier]
+            except KeyError:
+                pass
+        return self._load_declaration(identifier)
+
+    def invalidate(self, generation: int) -> None:
+        """The generation is at least this one now. Called for notices and after own changes."""
+        if generation > self._generation:
+            self._generation = generation
+            self._forget()
+
+    def close(self) -> None:
+        """Stop looking. The catalogue still answers, from the database."""
+        self._closing.set()
+        self._fresh = False
+        if self._watcher is not None:
+            self._watcher.join()
+
+    # ------------------------------------------------------------------ filling
+
+    def _load_installation(self, tenant: str, plugin_id: str) -> Known | None:
+        self._watch()
+        epoch = self._epoch
+        with self._database.read() as conn:
+            row = installations.find(conn, tenant, plugin_id)
+            text = declarations.get(conn, row.identifier) if row is not None else None
+        known = None
+        if row is not None:
+            declaration = msgspec.json.decode(text.text) if text is not None else {}
+            known = Known(row.identifier, declaration, row)
+        if epoch == self._epoch:
+            self._make_room()
+            self._installed[tenant, plugin_id] = known
+        return known
+
+    def _load_declaration(self, identifier: str) -> dict[str, Any] | None:
+        self._watch()
+        epoch = self._epoch
+        with self._database.read() as conn:
+            found = declarations.get(conn, identifier)
+        declaration = msgspec.json.decode(found.text) if found is not None else None
+        if epoch == self._epoch:
+            self._make_room()
+            self._declarations[identifier] = declaration
+        return declaration
+
+    def _make_room(self) -> None:
+        if len(self._installed) + len(self._declarations) >= MOST:
+            self._forget()
+
+    def _forget(self) -> None:
+        """An answer that was being loaded meanwhile is not kept: it may be older than this."""
+        self._epoch += 1
+        self._installed.clear()
+        self._declarations.clear()
+
+    # ------------------------------------------------------------------ freshness
+
+    def _watch(self) -> None:
+        """Look now, and from now on in the background, unless that happens already."""
+        if self._fresh or self._closing.is_set():
+            return
+        self._look()
+        if self._watcher is None or self._watcher.ready():
+            self._watcher = gevent.spawn(self._keep_looking)
+        self._fresh = True
+
+    def _keep_looking(self) -> None:
+        rests_at = time.monotonic() + REST_AFTER
+        while not self._closing.wait(LOOK_EVERY):
+            if self._asked:
+                self._asked = False
+                rests_at = time.monotonic() + REST_AFTER
+            if time.monotonic() > rests_at:
+                break
+            try:
+                self._look()
+            except StorageUnavailable as error:
+                # what is known goes on being served: a call needs no database
+                log.warning("generation unknown", error=error.message)
+        self._fresh = False
+
+    def _look(self) -> None:
+        with self._database.read() as conn:
+            now = generation.current(conn)
+        if now != self._generation:  # smaller: the database was put back
+            self._generation = now
+            self._forget()

@@ -1,0 +1,68 @@
+"""What the rows of jobs say: their kinds, keys and payloads."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from tidegate.storage import job_rows
+from tidegate.storage.job_rows import JobRow
+
+INSTALL: Final = "install"
+UPGRADE: Final = "upgrade"
+RETIRE: Final = "retire"
+"""Nobody uses a version any more: stop it, remove what was built for it."""
+
+RUN_JOB: Final = "tidegate.jobs.run"
+"""The worker's task that runs one job by its id."""
+
+
+class InstallPayload(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Install ``identifier`` for a tenant; ``original`` is the version that an upgrade leaves."""
+
+    task: str
+    tenant: str
+    identifier: str
+    source: str
+    meta: dict[str, Any] = {}
+    original: str = ""
+
+
+class RetirePayload(msgspec.Struct, frozen=True):
+    """Retire ``identifier``."""
+
+    identifier: str
+
+
+def enqueue_install(conn: Connection, payload: InstallPayload) -> JobRow:
+    """The job for one entry of a task. Called in the transaction that makes the task."""
+    kind = UPGRADE if payload.original else INSTALL
+    key = _prefix(payload.identifier) + payload.task
+    return job_rows.enqueue(conn, kind, key, _text(payload))
+
+
+def enqueue_retire(conn: Connection, identifier: str) -> JobRow:
+    """The job that cleans up; called in the transaction that lets the last reference go."""
+    return job_rows.enqueue(conn, RETIRE, identifier, _text(RetirePayload(identifier)))
+
+
+def open_installs(conn: Connection, identifier: str) -> list[JobRow]:
+    """Open jobs that are about to install ``identifier`` for somebody."""
+    prefix = _prefix(identifier)
+    return [job for kind in (INSTALL, UPGRADE) for job in job_rows.open_below(conn, kind, prefix)]
+
+
+def install_job_of(conn: Connection, task: str, identifier: str) -> JobRow | None:
+    """The open job behind one entry of a task."""
+    key = _prefix(identifier) + task
+    return job_rows.open_job(conn, INSTALL, key) or job_rows.open_job(conn, UPGRADE, key)
+
+
+def _prefix(identifier: str) -> str:
+    return identifier + " "
+
+
+def _text(payload: msgspec.Struct) -> str:
+    return msgspec.json.encode(payload).decode()

@@ -1,0 +1,160 @@
+"""Running jobs: what the worker's tasks do, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from datetime import timedelta
+from typing import Final, final
+
+from gevent.event import Event
+
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.errors import BrokerUnavailable, JobGivenBack, JobTaken, StorageUnavailable
+from tidegate.installs import payloads
+from tidegate.installs.builds import Builds
+from tidegate.installs.host_control import HostControl, announce
+from tidegate.installs.install_job import InstallJob
+from tidegate.installs.retire_job import RetireJob
+from tidegate.installs.run import LEASE, FailPoint, Run, no_fail_point
+from tidegate.installs.shelf import Shelf
+from tidegate.installs.uploads import Uploads
+from tidegate.jobs import INSTALLS, UPKEEP, Sender
+from tidegate.settings import Settings
+from tidegate.storage import Database, install_tasks, job_rows
+from tidegate.storage.blobs import BlobStore
+from tidegate.storage.job_rows import JobRow
+from tidegate.telemetry.logs import get_log
+
+log = get_log("installs")
+
+MAX_TRIES: Final = 5
+"""Times that an installation may be begun; after that it takes its worker down each time."""
+
+KEEP_TASKS: Final = timedelta(seconds=120)
+"""How long a task stays visible after its last plugin was installed (02 section 5, D-15)."""
+
+KEEP_JOBS: Final = timedelta(hours=24)
+LOST_AFTER: Final = timedelta(seconds=60)
+"""Age of a running task from which on a plugin without a job is one that nobody installs."""
+
+_LOST: Final = "interrupted: nothing works on this installation any more; install it again"
+
+
+def send_job(sender: Sender, job: JobRow) -> None:
+    """Tell the worker of a job that was committed. Never raises: the schedule looks as well."""
+    queue = UPKEEP if job.kind == payloads.RETIRE else INSTALLS
+    try:
+        sender.send(payloads.RUN_JOB, job.id, queue=queue)
+    except BrokerUnavailable as error:
+        log.warning("job waits for the schedule", job=job.id, error=error.message)
+
+
+@final
+class JobRunner:
+    """Runs jobs by their ids, any number at once. One per worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: BlobStore,
+        host: HostControl,
+        sender: Sender,
+        *,
+        fail_point: FailPoint = no_fail_point,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._host = host
+        self._sender = sender
+        self._fail_point = fail_point
+        self._shelf = Shelf(settings, blobs)
+        self._uploads = Uploads(settings, database, self._shelf, self._announce)
+        self._builds = Builds(host, 60.0 * settings.plugin_install_timeout)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._stopping = Event()
+
+    def run(self, job_id: str) -> None:
+        """Carry one job out, unless it is finished or somebody holds it. Called by the task."""
+        with self._database.write() as conn:
+            job = job_rows.claim(conn, job_id, self._owner, LEASE)
+        if job is None:
+            log.debug("job finished or held", job=job_id)
+            return
+        work = self._work(job)
+        try:
+            self._carry_out(job, work)
+        except (JobTaken, JobGivenBack) as error:
+            log.info("job left", job=job_id, reason=error.message)
+        except StorageUnavailable as error:
+            log.warning("job waits for its lease to end", job=job_id, error=error.message)
+        if work.retired is not None:
+            send_job(self._sender, work.retired)
+
+    def stop(self) -> None:
+        """The worker stops: running jobs are given back within a second."""
+        self._stopping.set()
+
+    def resume_abandoned(self) -> int:
+        """Send the jobs again that nobody works on; returns how many. Called by the schedule."""
+        with self._database.read() as conn:
+            jobs = job_rows.abandoned(conn, SYSTEM_CLOCK.now())
+        for job in jobs:
+            with self._database.write() as conn:
+                job_rows.postpone(conn, job.id, job_rows.FIRST_LEASE)
+            send_job(self._sender, job)
+        return len(jobs)
+
+    def clean(self) -> None:
+        """Forget what is over, and say so where nothing happens. Called by the schedule."""
+        now = SYSTEM_CLOCK.now()
+        with self._database.write() as conn:
+            install_tasks.delete_succeeded(conn, now - KEEP_TASKS)
+            job_rows.delete_finished(conn, now - KEEP_JOBS)
+        with self._database.read() as conn:
+            running = install_tasks.unfinished(conn, 1000)
+        for task in running:
+            if task.created_at < now - LOST_AFTER:
+                self._fail_lost_entries(task)
+
+    def _carry_out(self, job: JobRow, work: InstallJob | RetireJob) -> None:
+        try:
+            if job.fence > MAX_TRIES and job.kind != payloads.RETIRE:
+                work.give_up(_TooManyTries(f"begun {MAX_TRIES} times and never ended"))
+            else:
+                work.carry_out()
+        except (JobTaken, JobGivenBack, StorageUnavailable):
+            raise
+        except Exception as error:  # the task's border: whoever waits is told
+            log.exception("job broke", job=job.id, kind=job.kind, key=job.key)
+            work.give_up(error)
+
+    def _work(self, job: JobRow) -> InstallJob | RetireJob:
+        run = Run(self._database, job, stopping=self._stopping, fail_point=self._fail_point)
+        if job.kind == payloads.RETIRE:
+            drain = float(self._settings.plugin_max_execution_timeout)
+            return RetireJob(run, self._host, self._shelf, drain_seconds=drain)
+        return InstallJob(run, self._host, self._builds, self._shelf, self._uploads)
+
+    def _announce(self, generation: int) -> None:
+        announce(self._host, generation)
+
+    def _fail_lost_entries(self, task: install_tasks.Task) -> None:
+        for entry in task.plugins:
+            if entry.status not in (install_tasks.PENDING, install_tasks.RUNNING):
+                continue
+            with self._database.write() as conn:
+                if payloads.install_job_of(conn, task.id, entry.identifier) is None:
+                    install_tasks.set_entry(
+                        conn,
+                        task.id,
+                        entry.identifier,
+                        status=install_tasks.FAILED,
+                        message=_LOST,
+                    )
+
+
+class _TooManyTries(Exception):
+    """An installation that never ends is ended."""

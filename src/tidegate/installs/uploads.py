@@ -1,0 +1,156 @@
+"""Taking packages in: opened, checked, kept, declared (spec/http/01 section 3.5, 03 section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import gevent
+import msgspec
+from gevent import monkey
+
+from tidegate.errors import BlobMissing, PackageRejected, PackageUnknown
+from tidegate.ids import PluginIdentifier
+from tidegate.installs.shelf import Shelf
+from tidegate.packages import (
+    Package,
+    TrustedKeys,
+    Verification,
+    open_package,
+    require_author,
+    verify,
+)
+from tidegate.settings import Settings
+from tidegate.storage import Database, declarations, generation
+from tidegate.telemetry.logs import get_log
+
+log = get_log("installs")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What an upload answers: icons of ``declaration`` are asset ids."""
+
+    identifier: PluginIdentifier
+    declaration: dict[str, Any]
+    verification: Verification | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Understood:
+    uploaded: Uploaded
+    icons: dict[str, bytes]
+
+    @property
+    def text(self) -> str:
+        return msgspec.json.encode(self.uploaded.declaration).decode()
+
+    @property
+    def is_signed(self) -> bool:
+        return self.uploaded.verification is not None
+
+
+@final
+class Uploads:
+    """The way of a package from bytes to a declared version. One per process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        shelf: Shelf,
+        changed: Callable[[int], None],
+    ) -> None:
+        """``changed`` gets the new generation after a commit."""
+        self._settings = settings
+        self._database = database
+        self._shelf = shelf
+        self._changed = changed
+
+    def take(self, data: bytes, *, must_be_signed: bool) -> Uploaded:
+        """Keep one package and its declaration. Called for each upload.
+
+        PackageRejected says what is wrong with it. A failure later leaves nothing behind that
+        was not there before.
+        """
+        understood = self._understand(data, must_be_signed=must_be_signed)
+        identifier = str(understood.uploaded.identifier)
+        known = self._shelf.has_package(identifier)
+        fresh_icons: list[str] = []
+        try:
+            fresh_icons = self._shelf.put_icons(understood.icons)
+            self._shelf.put_package(identifier, data)
+            self._declare(identifier, understood.text)
+        except BaseException:
+            self._shelf.drop_icons(fresh_icons)
+            if not known:
+                self._shelf.drop_package(identifier)
+            raise
+        log.info("package uploaded", plugin=identifier, signed=understood.is_signed)
+        return understood.uploaded
+
+    def declared(self, identifier: str) -> str:
+        """The declaration of an uploaded version, as JSON text.
+
+        It goes with the last installation of the version although the package stays; then it is
+        made again. PackageUnknown when nobody ever uploaded that version.
+        """
+        with self._database.read() as conn:
+            found = declarations.get(conn, identifier)
+        return found.text if found is not None else self._declare_again(identifier)
+
+    def _declare_again(self, identifier: str) -> str:
+        try:
+            data = self._shelf.package(identifier)
+        except BlobMissing:
+            raise PackageUnknown(
+                "plugin not found\nfailed to get plugin declaration", plugin=identifier
+            ) from None
+        understood = self._understand(data, must_be_signed=False)
+        if str(understood.uploaded.identifier) != identifier:
+            raise PackageRejected(
+                f"the package kept as {identifier} is {understood.uploaded.identifier}"
+            )
+        self._shelf.put_icons(understood.icons)
+        self._declare(identifier, understood.text)
+        return understood.text
+
+    def _declare(self, identifier: str, text: str) -> None:
+        with self._database.write() as conn:
+            made = declarations.put_if_absent(conn, identifier, text)
+            now = generation.current(conn)
+        if made:
+            self._changed(now)
+
+    def _understand(self, data: bytes, *, must_be_signed: bool) -> _Understood:
+        signed = must_be_signed or self._settings.force_verifying_signature
+        if monkey.is_module_patched("threading"):
+            # pure computation of up to seconds: not on the hub's thread
+            pool = gevent.get_hub().threadpool
+            understood: _Understood = pool.apply(_understand, (self._settings, data, signed))
+            return understood
+        return _understand(self._settings, data, signed)
+
+
+def _understand(settings: Settings, data: bytes, must_be_signed: bool) -> _Understood:
+    """Runs in a native thread: no logs, no locks, no database."""
+    package = open_package(data, limit=settings.max_plugin_package_size)
+    verification = verify(package, TrustedKeys.load(settings))
+    _check_signature(settings, package, verification, must_be_signed)
+    declaration, icons = package.declaration_with_assets(verification is not None)
+    return _Understood(Uploaded(package.identifier, declaration, verification), icons)
+
+
+def _check_signature(
+    settings: Settings, package: Package, verification: Verification | None, must_be_signed: bool
+) -> None:
+    if must_be_signed and verification is None:
+        raise PackageRejected(
+            "plugin verification has been enabled, and the plugin you want to install has a bad "
+            "signature: sign it and trust the key, or set FORCE_VERIFYING_SIGNATURE=false"
+        )
+    if settings.enforce_langgenius_plugin_signatures:
+        require_author(package, verification)

@@ -1,0 +1,69 @@
+"""The Celery application of worker and beat: configuration, tasks, schedule."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery import Celery, signals
+
+from tidegate.installs import RUN_JOB
+from tidegate.jobs import UPKEEP, celery_settings
+from tidegate.settings import Settings
+from tidegate.worker.services import HostOf, Services
+
+RESUME: Final = "tidegate.schedule.resume"
+CLEAN: Final = "tidegate.schedule.clean"
+
+_RESUME_EVERY: Final = 10.0
+_CLEAN_EVERY: Final = 30.0
+
+
+def build_celery(settings: Settings, host_of: HostOf | None = None) -> Celery:
+    """The application that ``celery_entrypoint`` names. Opens no file and no socket.
+
+    ``host_of`` makes the worker's way to the host; by default the link.
+    """
+    app = Celery("tidegate")
+    app.conf.update(celery_settings(settings))
+    app.conf.update(_worker_settings(settings))
+    services = Services(settings, host_of)
+    _add_tasks(app, services)
+    signals.worker_shutting_down.connect(services.stop, weak=False)
+    return app
+
+
+def _worker_settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "worker_concurrency": settings.celery_worker_amount,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # kept in memory: intervals only, and a shelf on disk breaks at an untimely end
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_schedule": {
+            RESUME: _every(RESUME, _RESUME_EVERY),
+            CLEAN: _every(CLEAN, _CLEAN_EVERY),
+        },
+    }
+
+
+def _every(task: str, seconds: float) -> dict[str, Any]:
+    """Ticks do not pile up while there is no worker: each is void when the next one comes."""
+    options = {"queue": UPKEEP, "expires": seconds, "expiration": seconds}
+    return {"task": task, "schedule": seconds, "options": options}
+
+
+def _add_tasks(app: Celery, services: Services) -> None:
+    @app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
+    def run(job_id: str) -> None:
+        """One job by its id; every delivery after the first finds nothing to do."""
+        services.runner.run(job_id)
+
+    @app.task(name=RESUME)  # type: ignore[untyped-decorator]
+    def resume() -> None:
+        """Jobs that nobody works on are sent again."""
+        services.runner.resume_abandoned()
+
+    @app.task(name=CLEAN)  # type: ignore[untyped-decorator]
+    def clean() -> None:
+        """Tasks and jobs that are over are forgotten."""
+        services.runner.clean()
