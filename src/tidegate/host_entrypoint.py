@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
 from tidegate.runtime import boot, fingerprint, launcher, link_key, link_socket
@@ -59,6 +60,8 @@ def compose(settings: Settings) -> tuple[Any, Any]:
         path=link_socket(settings),
         tcp=settings.tidegate_link_tcp,
     )
+    host.notify = server.notify
+    host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
 
 

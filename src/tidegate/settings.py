@@ -242,6 +242,12 @@ class Settings:
     tidegate_plugin_memory: int = _setting(
         0, "Address space per plugin process in bytes; 0 is unlimited.", least=0
     )
+    tidegate_plugin_backlog: int = _setting(
+        64 << 20, "Bytes that may wait for a plugin to read its standard input.", least=1024
+    )
+    tidegate_quarantine: float = _setting(
+        300.0, "Seconds that a plugin stays stopped after five deaths in a row.", least=0
+    )
     tidegate_plugin_env: tuple[str, ...] = _setting(
         (), "More variables of the host that plugins may see, by name."
     )

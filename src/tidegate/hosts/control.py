@@ -1,0 +1,162 @@
+"""Control calls: what api and worker ask of the host itself (wire/heads.HostHead).
+
+| operation | params | answers | does |
+|-----------|--------|---------|------|
+| install | identifier | {step, message} … | builds what is missing, starts, waits for readiness |
+| restart | identifier | {step, message} … | starts a new process, lets the old one drain |
+| stop    | identifier | {stopped} | takes no more calls, drains, ends the processes |
+| remove  | identifier | {removed} | stop, then deletes folder and unused environment |
+| changed | generation | {generation} | tells every connected process that lists changed |
+| status  | identifier? | one dict per plugin | what runs |
+| figures |  | one dict | numbers for metrics |
+| runtime |  | one dict | the fingerprint of this process |
+
+A failure is an ERROR with the reason; unknown operations and parameters are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, final
+
+import gevent
+import msgspec
+
+from tidegate.deadline import Deadline
+from tidegate.errors import InstallFailed, TidegateError
+from tidegate.hosts.status import figures_of, status_of
+from tidegate.ids import PluginIdentifier
+from tidegate.link import ServerCall
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.heads import HostHead
+
+if TYPE_CHECKING:
+    from tidegate.hosts.host import PluginHost
+
+log = get_log("hosts")
+
+
+class ControlRefused(TidegateError):
+    """An operation that the host does not know, or parameters that do not fit it."""
+
+    error_type = "ControlRefused"
+
+
+@final
+class Control:
+    """Carries out control calls, each in a greenlet of its own."""
+
+    def __init__(self, host: PluginHost) -> None:
+        self._host = host
+        self._operations: Final = {
+            "install": self._install,
+            "restart": self._restart,
+            "stop": self._stop,
+            "remove": self._remove,
+            "changed": self._changed,
+            "status": self._status,
+            "figures": self._figures,
+            "runtime": self._runtime,
+        }
+
+    def opened(self, call: ServerCall) -> None:
+        """Begin one control call. Called by ``PluginHost.opened``: does not wait."""
+        gevent.spawn(self._run, call)
+
+    def _run(self, call: ServerCall) -> None:
+        head = call.head
+        assert isinstance(head, HostHead)  # noqa: S101 - the host routes by this very type
+        deadline = gevent.Timeout(head.seconds)
+        deadline.start()
+        try:
+            self._operations.get(head.op, _unknown)(call, head.params)
+            call.finish()
+        except TidegateError as error:
+            call.fail(error.as_json())
+        except gevent.Timeout as expired:
+            if expired is not deadline:
+                raise
+            call.fail(Deadline(0.0, head.seconds, head.owner).error().as_json())
+        except Exception as error:
+            log.exception("control call failed", operation=head.op)
+            call.fail(TidegateError(f"{head.op}: {error!r}").as_json())
+        finally:
+            deadline.close()
+
+    def _install(self, call: ServerCall, params: dict[str, Any]) -> None:
+        identifier = _identifier(params)
+        supervisor = self._host.supervisor(identifier)
+        supervisor.restarts.forgive()
+        try:
+            supervisor.ensure_up(_reporter(call))
+        except TidegateError as error:
+            with _reported(identifier):
+                self._host.stop_plugin(identifier, grace=0.0)
+                self._host.provision.remove(identifier)
+            raise InstallFailed(
+                f"failed to launch plugin: {error.message}", **error.details
+            ) from error
+
+    def _restart(self, call: ServerCall, params: dict[str, Any]) -> None:
+        self._host.supervisor(_identifier(params)).restart(_reporter(call))
+
+    def _stop(self, call: ServerCall, params: dict[str, Any]) -> None:
+        identifier = _identifier(params)
+        _send(call, {"stopped": self._host.stop_plugin(identifier, _grace(params, self._host))})
+
+    def _remove(self, call: ServerCall, params: dict[str, Any]) -> None:
+        identifier = _identifier(params)
+        self._host.stop_plugin(identifier, _grace(params, self._host))
+        self._host.provision.remove(identifier)
+        _send(call, {"removed": identifier})
+
+    def _changed(self, call: ServerCall, params: dict[str, Any]) -> None:
+        generation = int(params.get("generation", 0))
+        self._host.notify(msgspec.json.encode({"generation": generation}))
+        _send(call, {"generation": generation})
+
+    def _status(self, call: ServerCall, params: dict[str, Any]) -> None:
+        wanted = params.get("identifier")
+        for supervisor in self._host.supervisors:
+            if wanted in (None, "", supervisor.identifier):
+                _send(call, status_of(supervisor))
+
+    def _figures(self, call: ServerCall, params: dict[str, Any]) -> None:
+        _send(call, figures_of(self._host.supervisors))
+
+    def _runtime(self, call: ServerCall, params: dict[str, Any]) -> None:
+        _send(call, self._host.fingerprint())
+
+
+def _unknown(call: ServerCall, params: dict[str, Any]) -> None:
+    raise ControlRefused(f"the host does not know the operation of this call: {call.head}")
+
+
+def _send(call: ServerCall, answer: dict[str, Any]) -> None:
+    call.send(msgspec.json.encode(answer))
+
+
+def _reporter(call: ServerCall) -> Any:
+    def progress(step: str, message: str) -> None:
+        _send(call, {"step": step, "message": message})
+
+    return progress
+
+
+def _identifier(params: dict[str, Any]) -> str:
+    return str(PluginIdentifier.parse(str(params.get("identifier", ""))))
+
+
+def _grace(params: dict[str, Any], host: PluginHost) -> float:
+    grace = params.get("grace")
+    return float(grace) if isinstance(grace, int | float) else host.grace
+
+
+@contextlib.contextmanager
+def _reported(identifier: str) -> Iterator[None]:
+    """Cleaning up after a failure must not hide it."""
+    try:
+        yield
+    except (TidegateError, OSError) as error:
+        log.error("cannot clean up after a failed start", plugin=identifier, error=str(error))

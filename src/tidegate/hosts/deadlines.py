@@ -1,0 +1,87 @@
+"""The deadlines of all sessions of one plugin process, on one timer.
+
+Sessions come and go by thousands a second and nearly all end long before their time, so adding
+and discarding must cost next to nothing: deadlines are rounded up to tenths of a second and kept
+in one set per tenth.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, Final, final
+
+from gevent import get_hub
+
+from tidegate.clock import SYSTEM_CLOCK
+
+_PER_SECOND: Final = 10
+_now = SYSTEM_CLOCK.monotonic
+
+
+@final
+class Deadlines:
+    """Calls ``expire(session_id)`` in the hub when a session's time is over; it must not wait.
+
+    Late by a tenth of a second at most. :meth:`close` gives the timer back.
+    """
+
+    __slots__ = ("_expire", "_heap", "_sets", "_ticks", "_timer")
+
+    def __init__(self, expire: Callable[[str], None]) -> None:
+        self._expire = expire
+        self._ticks: dict[str, int] = {}
+        self._sets: dict[int, set[str]] = {}
+        self._heap: list[int] = []
+        self._timer: Any = None
+
+    def __len__(self) -> int:
+        return len(self._ticks)
+
+    def add(self, session_id: str, seconds: float) -> None:
+        """End ``session_id`` after ``seconds``."""
+        tick = int((_now() + seconds) * _PER_SECOND) + 1
+        self._ticks[session_id] = tick
+        due = self._sets.get(tick)
+        if due is None:
+            due = self._sets[tick] = set()
+            heapq.heappush(self._heap, tick)
+            if self._heap[0] == tick:
+                self._arm()
+        due.add(session_id)
+
+    def discard(self, session_id: str) -> None:
+        """The session ended. Idempotent."""
+        tick = self._ticks.pop(session_id, None)
+        if tick is not None:
+            self._sets[tick].discard(session_id)
+
+    def close(self) -> None:
+        """Forget everything. Nothing expires after this."""
+        self._ticks.clear()
+        self._sets.clear()
+        self._heap.clear()
+        self._disarm()
+
+    def _fire(self) -> None:
+        now = _now() * _PER_SECOND
+        over: list[str] = []
+        while self._heap and self._heap[0] <= now:
+            over += self._sets.pop(heapq.heappop(self._heap))
+        for session_id in over:
+            self._ticks.pop(session_id, None)
+            self._expire(session_id)
+        self._arm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        if self._heap:
+            wait = max(0.0, self._heap[0] / _PER_SECOND - _now())
+            self._timer = get_hub().loop.timer(wait)
+            self._timer.start(self._fire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None

@@ -1,0 +1,134 @@
+"""The host itself: takes calls from the link and gives each to its plugin's supervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from tidegate.backcalls import Target
+from tidegate.environments import Environments
+from tidegate.errors import PluginStartFailed, TidegateError
+from tidegate.hosts.control import Control
+from tidegate.hosts.launch import Prepared
+from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.plugin_log import PluginLog
+from tidegate.hosts.provision import Packages, Provision
+from tidegate.hosts.supervisor import Supervisor
+from tidegate.ids import PluginIdentifier
+from tidegate.link import ServerCall
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.heads import PluginHead
+
+log = get_log("hosts")
+
+
+@final
+class PluginHost:
+    """Every plugin process of this machine. Implements ``link.Handler``; made by the entry file.
+
+    ``notify`` and ``fingerprint`` are set by the entry file once the link server stands.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        blobs: Packages,
+        environments: Environments,
+        target: Target,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.provision = Provision(settings, blobs, environments)
+        self.grace = float(settings.plugin_max_execution_timeout)
+        self.notify: Callable[[bytes], None] = _nobody_listens
+        self.fingerprint: Callable[[], dict[str, Any]] = dict
+        self._settings = settings
+        self._target = target
+        self._environ = dict(os.environ if environ is None else environ)
+        self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
+        self._supervisors: dict[str, Supervisor] = {}
+        self._logs: dict[str, PluginLog] = {}
+        self._control = Control(self)
+        self._stopping = False
+
+    def opened(self, call: ServerCall) -> None:
+        """``link.Handler``: runs in a connection's reader and never waits."""
+        head = call.head
+        if not isinstance(head, PluginHead):
+            self._control.opened(call)
+            return
+        supervisor = self._supervisors.get(head.plugin)
+        if supervisor is None:
+            try:
+                supervisor = self.supervisor(head.plugin)
+            except TidegateError as error:
+                call.fail(PluginStartFailed(error.message).as_json())
+                return
+        supervisor.open(call)
+
+    @property
+    def supervisors(self) -> list[Supervisor]:
+        """Every plugin that was called or installed since the host started."""
+        return list(self._supervisors.values())
+
+    def supervisor(self, identifier: str) -> Supervisor:
+        """The plugin's supervisor, made when there is none; InvalidIdentifier when it is no id."""
+        known = self._supervisors.get(identifier)
+        if known is not None:
+            return known
+        if self._stopping:
+            raise PluginStartFailed("no available node: the host is stopping")
+        PluginIdentifier.parse(identifier)
+        made = Supervisor(
+            identifier, self.provision, self._settings, self._slots, self._make, self._unknown
+        )
+        self._supervisors[identifier] = made
+        return made
+
+    def stop_plugin(self, identifier: str, grace: float) -> bool:
+        """Stop one plugin: no more calls, ``grace`` seconds for open ones. False if none ran."""
+        supervisor = self._supervisors.get(identifier)
+        if supervisor is None:
+            return False
+        supervisor.stop(grace)
+        if self._supervisors.get(identifier) is supervisor:
+            del self._supervisors[identifier]
+        return True
+
+    def stop(self, grace: float) -> None:
+        """End every plugin; open calls get ``grace`` seconds. Called when the host stops."""
+        self._stopping = True
+        gevent.joinall([gevent.spawn(one.stop, grace) for one in self.supervisors])
+        self._supervisors.clear()
+        for plugin_log in self._logs.values():
+            plugin_log.close()
+
+    def _make(self, prepared: Prepared, on_gone: Callable[[LocalInstance], None]) -> LocalInstance:
+        return LocalInstance(
+            prepared,
+            self._settings,
+            self._environ,
+            self._log_of(prepared.plugin_id),
+            self._target,
+            on_gone,
+        )
+
+    def _unknown(self, supervisor: Supervisor) -> None:
+        """There is no such package: do not keep a supervisor for it."""
+        if self._supervisors.get(supervisor.identifier) is supervisor:
+            del self._supervisors[supervisor.identifier]
+
+    def _log_of(self, plugin_id: str) -> PluginLog:
+        known = self._logs.get(plugin_id)
+        if known is None:
+            path = self._settings.home.logs / "plugins" / f"{plugin_id}.log"
+            known = self._logs[plugin_id] = PluginLog(path)
+        return known
+
+
+def _nobody_listens(body: bytes) -> None:
+    """Until the link server stands there is nobody to tell."""

@@ -1,0 +1,94 @@
+"""What a plugin process is given: command, environment, limits. An allow-list, nothing else.
+
+The host's own environment holds keys and passwords; a plugin sees none of them. It gets its
+environment's Python first in PATH, a home folder of its own, language and zone, proxies and
+certificates, and what ``TIDEGATE_PLUGIN_ENV`` names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from tidegate.environments import Child, proxies, spawn
+from tidegate.settings import Settings
+
+#: Pipes to a plugin: a burst of output fits, and a line of 64 KiB goes in one write.
+PIPE_SIZE: Final = 256 << 10
+_PASSED: Final = (
+    "LANG", "LC_ALL", "TZ",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plugin that can be started: its folder, its environment, its entry point.
+
+    ``prefixes`` are folders of ours that may occur in what it says; :meth:`scrub` takes them out.
+    """
+
+    identifier: str
+    plugin_id: str
+    folder: Path
+    environment: Path
+    python: Path
+    entrypoint: str
+    prefixes: tuple[bytes, ...]
+
+    def scrub(self, text: bytes) -> bytes:
+        """``text`` without our paths: file names become relative to the plugin or its library."""
+        for prefix in self.prefixes:
+            if prefix in text:
+                text = text.replace(prefix, b"")
+        return text
+
+
+def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
+    """Those folders as prefixes for :meth:`Prepared.scrub`, real paths too, longest first."""
+    found = set()
+    for folder in folders:
+        if str(folder).strip("/"):
+            found |= {f"{folder}/".encode(), f"{os.path.realpath(folder)}/".encode()}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def start_process(prepared: Prepared, settings: Settings, environ: Mapping[str, str]) -> Child:
+    """Start the plugin's process. OSError when the system has none to give."""
+    home = settings.working_path / ".homes" / prepared.plugin_id
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return spawn(
+        [str(prepared.python), "-m", prepared.entrypoint],
+        folder=prepared.folder,
+        environment=plugin_environment(prepared, settings, environ, home),
+        limits=_limits(settings),
+        pipe_size=PIPE_SIZE,
+    )
+
+
+def plugin_environment(
+    prepared: Prepared, settings: Settings, environ: Mapping[str, str], home: Path
+) -> dict[str, str]:
+    """All variables that the plugin sees."""
+    names = (*_PASSED, *settings.tidegate_plugin_env)
+    found = {name: environ[name] for name in names if environ.get(name)}
+    found |= proxies(settings, environ)
+    found.setdefault("LANG", "C.UTF-8")
+    found["PATH"] = os.pathsep.join([str(prepared.python.parent), environ.get("PATH") or _PATH])
+    found["HOME"] = str(home)
+    found["VIRTUAL_ENV"] = str(prepared.environment)
+    found["INSTALL_METHOD"] = "local"
+    found["PYTHONUNBUFFERED"] = "1"
+    return found
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    limits = {"nofile": settings.tidegate_plugin_open_files, "core": 0}
+    if settings.tidegate_plugin_memory:
+        limits["as"] = settings.tidegate_plugin_memory
+    return limits

@@ -1,0 +1,178 @@
+"""From an identifier to a plugin that can be started: package, folder, environment.
+
+    <working path>/<author>/<name>-<version>@<checksum>/    the extracted package, the plugin's cwd
+                            .<name>-<version>@<checksum>.json   what the host has to know of it
+                            .tmp-<name>-…/                  being extracted; renamed when whole
+
+The package comes from the blob store, so a host that has nothing on its disk builds what a call
+asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Final, Protocol, final
+
+from gevent import get_hub
+
+from tidegate.environments import Environments, Progress
+from tidegate.errors import (
+    BlobMissing,
+    EnvironmentFailed,
+    PackageRejected,
+    PluginStartFailed,
+    TidegateError,
+)
+from tidegate.hosts.launch import Prepared, prefixes_of
+from tidegate.ids import PluginIdentifier
+from tidegate.packages import open_package
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+
+log = get_log("hosts")
+
+_FORMAT: Final = 1
+
+
+class Packages(Protocol):
+    """The part of the blob store that the host uses."""
+
+    def load(self, key: str) -> bytes:
+        """Content of ``key``; BlobMissing or BlobUnavailable."""
+
+
+class PackageUnknown(PluginStartFailed):
+    """The blob store has no package of that identifier."""
+
+
+@final
+class Provision:
+    """Prepares plugins below one working path. Methods may take minutes and raise TidegateError."""
+
+    def __init__(self, settings: Settings, blobs: Packages, environments: Environments) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._environments = environments
+
+    def prepare(self, identifier: str, progress: Progress) -> Prepared:
+        """Everything that a start needs, built where it is not there.
+
+        Called by supervisors, one at a time per identifier. Raises PackageUnknown when there
+        is no such package, PackageRejected, EnvironmentFailed.
+        """
+        parsed = PluginIdentifier.parse(identifier)
+        folder = self._settings.working_path / parsed.folder
+        facts = _read_facts(folder)
+        fresh = facts is None
+        if facts is None:
+            progress("unpack", f"unpacking {identifier}")
+            facts = self._unpack(parsed, folder)
+        if facts["language"] != "python":
+            raise EnvironmentFailed(f"plugins in {facts['language']} cannot be run, only python")
+        environment = self._environments.ensure(
+            folder,
+            python=facts["python"],
+            checksum=parsed.checksum,
+            user=_user(parsed),
+            progress=progress,
+        )
+        if fresh:
+            self._environments.compile_folder(environment, folder)
+        return Prepared(
+            identifier=identifier,
+            plugin_id=parsed.plugin_id,
+            folder=folder,
+            environment=environment.folder,
+            python=environment.python,
+            entrypoint=facts["entrypoint"],
+            prefixes=prefixes_of(folder, environment.folder, environment.prefix),
+        )
+
+    def remove(self, identifier: str) -> None:
+        """Delete the plugin's folder, and its environment when nobody else uses it."""
+        parsed = PluginIdentifier.parse(identifier)
+        folder = self._settings.working_path / parsed.folder
+        _facts_of(folder).unlink(missing_ok=True)
+        if folder.exists():
+            doomed = folder.with_name(f".tmp-gone-{os.getpid()}-{folder.name}")
+            _clear(doomed)
+            folder.rename(doomed)
+            _clear(doomed)
+        self._environments.release(_user(parsed))
+
+    def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
+        data = self._load(parsed)
+        temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+        limit = self._settings.max_plugin_package_size
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _clear(temporary)
+            # Unpacking is computation and much writing: not in the hub's thread.
+            work = (data, limit, parsed, temporary)
+            facts: dict[str, str] = get_hub().threadpool.apply(_extract, work)
+            _facts_of(folder).write_text(json.dumps(facts), encoding="utf-8")
+            if folder.exists():  # extracted by something else, or a marker was lost
+                _clear(folder)
+            temporary.rename(folder)
+        except OSError as error:
+            _clear(temporary)
+            raise EnvironmentFailed(f"package cannot be unpacked: {error}") from error
+        except TidegateError:
+            _clear(temporary)
+            raise
+        return facts
+
+    def _load(self, parsed: PluginIdentifier) -> bytes:
+        settings = self._settings
+        problem: TidegateError | None = None
+        for prefix in (settings.plugin_package_cache_path, settings.plugin_installed_path):
+            try:
+                return self._blobs.load(f"{prefix}/{parsed}")
+            except TidegateError as error:
+                problem = problem or error
+        kind = PackageUnknown if isinstance(problem, BlobMissing) else PluginStartFailed
+        raise kind(
+            f"no available node, plugin runtime not found: the package of {parsed} cannot be "
+            f"loaded: {problem}"
+        ) from problem
+
+
+def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path) -> dict[str, str]:
+    package = open_package(data, limit=limit)
+    if package.identifier != parsed:
+        raise PackageRejected(f"the package stored as {parsed} is {package.identifier}")
+    temporary.mkdir()
+    package.extract_to(temporary)
+    runner = package.runner
+    return {
+        "format": str(_FORMAT),
+        "language": runner.language,
+        "python": runner.version,
+        "entrypoint": runner.entrypoint,
+    }
+
+
+def _facts_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.json")
+
+
+def _read_facts(folder: Path) -> dict[str, str] | None:
+    if not folder.is_dir():
+        return None
+    try:
+        facts = json.loads(_facts_of(folder).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("format") == str(_FORMAT) else None
+
+
+def _user(parsed: PluginIdentifier) -> str:
+    return parsed.folder.replace("/", "+")
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        get_hub().threadpool.apply(shutil.rmtree, (folder,), {"ignore_errors": True})

@@ -1,0 +1,78 @@
+"""What people and metrics are told about the plugins of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.supervisor import Supervisor
+
+_ERROR_SHOWN: Final = 2000
+
+
+def status_of(supervisor: Supervisor) -> dict[str, Any]:
+    """One plugin: its phase, its processes, its deaths and what it last said about them."""
+    return {
+        "identifier": supervisor.identifier,
+        "phase": supervisor.phase.value,
+        "waiting": supervisor.waiting,
+        "starts": supervisor.starts,
+        "deaths": supervisor.restarts.deaths,
+        "quarantined_until": supervisor.restarts.quarantined_until,
+        "last_error": supervisor.last_error[:_ERROR_SHOWN],
+        "instances": [_instance(one) for one in supervisor.instances],
+    }
+
+
+def figures_of(supervisors: Iterable[Supervisor]) -> dict[str, Any]:
+    """Numbers of all plugins, by identifier, for metrics."""
+    return {"plugins": {one.identifier: _figures(one) for one in supervisors}}
+
+
+def _figures(supervisor: Supervisor) -> dict[str, Any]:
+    instances = supervisor.instances
+    counters = [one.sessions.counters for one in instances]
+    return {
+        "phase": supervisor.phase.value,
+        "instances": len(instances),
+        "sessions": sum(one.load for one in instances),
+        "waiting": supervisor.waiting,
+        "starts": supervisor.starts,
+        "deaths": supervisor.restarts.deaths,
+        "opened": sum(one.opened for one in instances),
+        "served": sum(one.served for one in instances),
+        "backlog_bytes": sum(one.backlog for one in instances),
+        "memory_bytes": sum(_memory(one.pid) for one in instances),
+        "lines": sum(one.lines for one in counters),
+        "late": sum(one.late for one in counters),
+        "noise": sum(one.noise for one in counters),
+        "damaged": sum(one.damaged for one in counters),
+    }
+
+
+def _instance(instance: LocalInstance) -> dict[str, Any]:
+    return {
+        "pid": instance.pid,
+        "state": instance.state.value,
+        "sessions": instance.load,
+        "served": instance.served,
+        "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
+        "ready_after": round(instance.ready_after, 3),
+        "memory_bytes": _memory(instance.pid),
+    }
+
+
+def _memory(pid: int) -> int:
+    """Resident bytes of a process; 0 when it is gone."""
+    try:
+        for line in (
+            Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        ):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass  # it ended meanwhile
+    return 0
