@@ -35,6 +35,7 @@ _DAMAGED: Final = b'"event":"session"'
 class Port(Protocol):
     """Where a session's output goes: the link's ServerCall has this shape."""
 
+    #: Chunks, as bytes or as msgspec.Raw: views of their lines, for a copy costs a fifth of all.
     buffer: list[bytes]
     closed: bool
 
@@ -136,7 +137,7 @@ class Sessions:
                 elif message.type == "stream" and message.data:
                     if not port.buffer:
                         dirty.append(port)
-                    port.buffer.append(bytes(message.data))
+                    port.buffer.append(message.data)
                 else:
                     self._message(port, event, message, line, dirty)
             else:
@@ -221,7 +222,7 @@ class Sessions:
         elif port is None:
             self._late(event, message)
         elif message.type == "stream" and message.data:
-            port.buffer.append(bytes(message.data))
+            port.buffer.append(message.data)
             dirty.append(port)
         else:
             self._message(port, event, message, line, dirty)
