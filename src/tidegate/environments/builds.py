@@ -80,7 +80,9 @@ class Environments:
         the name under which :meth:`release` gives it back. Called by ``hosts`` before a plugin is
         started; EnvironmentFailed has the step and the tool's own words.
         """
-        project = read_project(folder, self._settings, checksum)
+        # A lock may be long and its parser is slow: not in the hub's thread.
+        look = (folder, self._settings, checksum)
+        project: Project = get_hub().threadpool.apply(read_project, look)
         interpreter = self._interpreters.find(python, project.requires_python)
         key = _key(project, interpreter)
         self._root.mkdir(parents=True, exist_ok=True)

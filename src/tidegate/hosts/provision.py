@@ -56,6 +56,7 @@ class Provision:
         self._settings = settings
         self._blobs = blobs
         self._environments = environments
+        self._prepared: dict[str, Prepared] = {}
 
     def prepare(self, identifier: str, progress: Progress) -> Prepared:
         """Everything that a start needs, built where it is not there.
@@ -63,6 +64,12 @@ class Provision:
         Called by supervisors, one at a time per identifier. Raises PackageUnknown when there
         is no such package, PackageRejected, EnvironmentFailed.
         """
+        known = self._prepared.get(identifier)
+        if known is None or not _is_whole(known):
+            known = self._prepared[identifier] = self._prepare(identifier, progress)
+        return known
+
+    def _prepare(self, identifier: str, progress: Progress) -> Prepared:
         parsed = PluginIdentifier.parse(identifier)
         folder = self._settings.working_path / parsed.folder
         facts = _read_facts(folder)
@@ -93,6 +100,7 @@ class Provision:
 
     def remove(self, identifier: str) -> None:
         """Delete the plugin's folder, and its environment when nobody else uses it."""
+        self._prepared.pop(identifier, None)
         parsed = PluginIdentifier.parse(identifier)
         folder = self._settings.working_path / parsed.folder
         _facts_of(folder).unlink(missing_ok=True)
@@ -167,6 +175,11 @@ def _read_facts(folder: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and facts.get("format") == str(_FORMAT) else None
+
+
+def _is_whole(prepared: Prepared) -> bool:
+    """Whether what was prepared earlier is still on the disk."""
+    return _facts_of(prepared.folder).exists() and os.access(prepared.python, os.X_OK)
 
 
 def _user(parsed: PluginIdentifier) -> str:
