@@ -35,22 +35,25 @@ def services_for(settings: Settings) -> Services:
     catalogue = Catalogue(database)
 
     def noticed(notice: dict[str, Any]) -> None:
-        catalogue.invalidate(int(notice["generation"]))
+        generation = notice.get("generation")
+        if isinstance(generation, int):
+            catalogue.invalidate(generation)
 
     calls = Calls(settings, on_notice=noticed)
+    installer = Installer(
+        settings,
+        database,
+        blobs,
+        Sender(settings),
+        catalogue=catalogue,
+        host=LinkedHost(calls),
+    )
     return Services(
         settings=settings,
         database=database,
         blobs=blobs,
         catalogue=catalogue,
-        installer=Installer(
-            settings,
-            database,
-            blobs,
-            Sender(settings),
-            catalogue=catalogue,
-            host=LinkedHost(calls),
-        ),
+        installer=installer,
         calls=calls,
         rules=RuleBook(settings),
     )

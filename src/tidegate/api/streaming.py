@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, final
 
-from gevent import spawn_later
+from gevent import get_hub
 
 from tidegate.api.transmit import hang_up, head, send_all
 from tidegate.api.watch import ClientWatch
@@ -69,9 +69,10 @@ class OpenStreams:
 
     def _begun(self, grace: float) -> None:
         if self._timer is not None:
-            self._timer.kill(block=False)
+            self._timer.close()
         margin = min(1.0, grace / 4)
-        self._timer = spawn_later(grace - margin, self._abort_all, grace)
+        self._timer = get_hub().loop.timer(max(0.001, grace - margin))
+        self._timer.start(self._abort_all, grace)
 
     def _abort_all(self, grace: float) -> None:
         self._aborted = ServerStopping(
