@@ -35,6 +35,8 @@ _LOOP = 2
 def settings_or_exit() -> Settings:
     """The settings for the configuration; a refusal ends the master before it forks."""
     with launcher.refusals_end_the_process():
+        # Before Gunicorn loads the worker class, and hides what is missing in its text.
+        launcher.require_installed("api")
         return prepare_home(os.environ)
     raise AssertionError("unreachable")
 
@@ -59,7 +61,6 @@ def watch_for_the_patch() -> None:
 def refuse_in_master(server: Any) -> None:
     """Static facts, before the first fork. Hook ``on_starting``."""
     with launcher.refusals_end_the_process():
-        launcher.require_installed("api")
         _require_gevent_worker(server.cfg)
         _require_no_preload(server.cfg)
         if not (os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS")):
