@@ -1,0 +1,8 @@
+"""Alembic's scripts. ``HEAD`` is the newest revision; revisions are numbers that sort as text.
+
+Each migration is expand, migrate or contract, never two of them at once, so that the version of
+Tidegate before it still runs on the new tables.
+"""
+
+HEAD = "0001"
+VERSION_TABLE = "tidegate_schema"

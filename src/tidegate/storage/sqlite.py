@@ -1,0 +1,131 @@
+"""The two SQLite engines, exactly as measured (decisions.md section B).
+
+* write: one connection per process, so that greenlets queue in gevent; ``BEGIN IMMEDIATE``,
+  retried in gevent while another process writes; :mod:`tidegate.storage.guard`.
+* read: ``query_only``, a snapshot per transaction, never behind a writer.
+
+SQLite's own busy handler is off: it sleeps in C and stops every greenlet of the process.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+from tidegate.storage.guard import SwitchGuard
+
+LOCK_PATIENCE = 5.0
+"""Seconds for which BEGIN is retried while another process holds the write lock."""
+
+POOL_PATIENCE = 10.0
+"""Seconds that a greenlet queues for the connection of its own process."""
+
+_PRAGMAS = (
+    "synchronous=normal",
+    "foreign_keys=on",
+    "busy_timeout=0",
+    "journal_size_limit=16777216",
+    "wal_autocheckpoint=200",
+)
+
+
+def write_engine(path: Path) -> Engine:
+    """One connection; every transaction is BEGIN IMMEDIATE and guarded against switches."""
+    engine = _engine(path, ("journal_mode=wal", *_PRAGMAS), pool_size=1, max_overflow=0)
+    event.listen(engine, "begin", _begin_write)
+    event.listen(engine, "commit", _commit_write)
+    event.listen(engine, "rollback", _rollback_write)
+    return engine
+
+
+def read_engine(path: Path) -> Engine:
+    """Up to ten connections that cannot write."""
+    engine = _engine(path, (*_PRAGMAS, "query_only=on"), pool_size=5, max_overflow=5)
+    event.listen(engine, "begin", _begin_read)
+    return engine
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether another connection holds the lock: the one error that is worth a retry."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether there is no room for the database to grow."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL
+
+
+def patiently[T](action: Callable[[], T]) -> T:
+    """Run ``action``, again while the database is locked; sleeps in gevent, not in SQLite."""
+    end = time.monotonic() + LOCK_PATIENCE
+    pause = 0.0005
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or time.monotonic() > end:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the writers, no secret
+        pause = min(pause * 2, 0.02)
+
+
+def _engine(path: Path, pragmas: tuple[str, ...], **pool: int) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=QueuePool,
+        pool_timeout=POOL_PATIENCE,
+        connect_args={"check_same_thread": False, "timeout": 0},
+        **pool,
+    )
+
+    def configure(connection: sqlite3.Connection, record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say, not where it guesses
+        for pragma in pragmas:
+            patiently(partial(connection.execute, f"PRAGMA {pragma}"))
+        record.info["guard"] = SwitchGuard()
+
+    event.listen(engine, "connect", configure)
+    return engine
+
+
+def _guard(connection: Connection) -> SwitchGuard:
+    guard: SwitchGuard = connection.connection.info["guard"]
+    return guard
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+
+
+def _begin_write(connection: Connection) -> None:
+    raw = _raw(connection)
+    patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
+    _guard(connection).arm()
+
+
+def _commit_write(connection: Connection) -> None:
+    guard = _guard(connection)
+    guard.disarm()
+    guard.check()
+
+
+def _rollback_write(connection: Connection) -> None:
+    _guard(connection).disarm()
+
+
+def _begin_read(connection: Connection) -> None:
+    # The first read takes the snapshot and can meet a lock (recovery, last writer leaving);
+    # take it here, where it can be retried. Later reads of the transaction cannot.
+    raw = _raw(connection)
+    raw.execute("BEGIN")
+    patiently(lambda: raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall())

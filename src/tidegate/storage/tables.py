@@ -1,0 +1,200 @@
+"""Every table: the reference's thirteen under its names (spec/http/02 section 1), then our own.
+
+The reference's tables keep its columns, types and index names, so that its database works here
+and ours works there. Own tables begin with ``tidegate_``. How a database gets here, also from a
+reference's, is the migrations' business; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.schema import SchemaItem
+
+from tidegate.storage.columns import Moment, RowId
+
+metadata = MetaData()
+
+
+def _table(name: str, *items: SchemaItem) -> Table:
+    """A table with the three columns that all of the reference's have."""
+    return Table(
+        name,
+        metadata,
+        Column("id", RowId, primary_key=True),
+        Column("created_at", Moment),
+        Column("updated_at", Moment),
+        *items,
+    )
+
+
+def _indexed(table: str, column: str, kind: Any, *, nullable: bool = True) -> list[SchemaItem]:
+    """A column and its own index, named as the reference names them."""
+    return [Column(column, kind, nullable=nullable), Index(f"idx_{table}_{column}", column)]
+
+
+plugins = _table(
+    "plugins",
+    Column("plugin_unique_identifier", String(255)),
+    Column("refers", BigInteger, server_default=text("0")),
+    Column("manifest_type", String(127)),
+    Column("remote_declaration", Text),
+    Column("source", String(63), server_default=""),
+    Index("idx_plugin_unique_identifier", "plugin_unique_identifier", unique=True),
+    *_indexed("plugins", "plugin_id", String(255)),
+    *_indexed("plugins", "install_type", String(127)),
+)
+
+plugin_installations = _table(
+    "plugin_installations",
+    Column("runtime_type", String(127)),
+    Column("endpoints_setups", BigInteger),
+    Column("endpoints_active", BigInteger),
+    Column("source", String(63)),
+    Column("meta", Text),
+    *_indexed("plugin_installations", "tenant_id", RowId),
+    *_indexed("plugin_installations", "plugin_id", String(255)),
+    *_indexed("plugin_installations", "plugin_unique_identifier", String(255)),
+    Index("idx_tenant_plugin", "tenant_id", "plugin_id", unique=True),
+)
+
+plugin_declarations = _table(
+    "plugin_declarations",
+    Column("plugin_unique_identifier", String(255)),
+    Column("declaration", Text),
+    UniqueConstraint(
+        "plugin_unique_identifier", name="uni_plugin_declarations_plugin_unique_identifier"
+    ),
+    *_indexed("plugin_declarations", "plugin_id", String(255)),
+)
+
+endpoints = _table(
+    "endpoints",
+    Column("name", String(127), server_default="default"),
+    Column("hook_id", String(127)),
+    Column("expired_at", Moment),
+    Column("enabled", Boolean),
+    Column("settings", Text),
+    UniqueConstraint("hook_id", name="uni_endpoints_hook_id"),
+    *_indexed("endpoints", "tenant_id", String(64)),
+    *_indexed("endpoints", "user_id", String(64)),
+    # 64 wide in the reference, where a long author/name does not fit (D-60)
+    *_indexed("endpoints", "plugin_id", String(255)),
+)
+
+serverless_runtimes = _table(
+    "serverless_runtimes",
+    Column("plugin_unique_identifier", String(255)),
+    Column("function_url", String(255)),
+    Column("function_name", String(127)),
+    Column("type", String(127)),
+    UniqueConstraint(
+        "plugin_unique_identifier", name="uni_serverless_runtimes_plugin_unique_identifier"
+    ),
+    *_indexed("serverless_runtimes", "checksum", String(127)),
+)
+
+
+def _capability(name: str) -> Table:
+    return _table(
+        name,
+        *_indexed(name, "tenant_id", RowId, nullable=False),
+        *_indexed(name, "provider", String(127), nullable=False),
+        *_indexed(name, "plugin_unique_identifier", String(255)),
+        *_indexed(name, "plugin_id", String(255)),
+    )
+
+
+capabilities = {
+    "tool": _capability("tool_installations"),
+    "model": _capability("ai_model_installations"),
+    "agent_strategy": _capability("agent_strategy_installations"),
+    "datasource": _capability("datasource_installations"),
+    "trigger": _capability("trigger_installations"),
+}
+"""Key in a declaration -> table with one row per tenant and provider."""
+
+install_tasks = _table(
+    "install_tasks",
+    *_indexed("install_tasks", "status", String(50), nullable=False),
+    *_indexed("install_tasks", "tenant_id", RowId, nullable=False),  # index: ours
+    Column("total_plugins", BigInteger, nullable=False),
+    Column("completed_plugins", BigInteger, nullable=False),
+    Column("plugins", Text),
+)
+
+tenant_storages = _table(
+    "tenant_storages",
+    *_indexed("tenant_storages", "tenant_id", String(255), nullable=False),
+    *_indexed("tenant_storages", "plugin_id", String(255), nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+
+plugin_readme_records = _table(
+    "plugin_readme_records",
+    *_indexed("plugin_readme_records", "plugin_unique_identifier", String(255), nullable=False),
+    Column("language", String(10), nullable=False),
+    Column("content", Text, nullable=False),
+)
+
+# --------------------------------------------------------------------------- our own
+
+jobs = Table(
+    "tidegate_jobs",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("kind", String(63), nullable=False),
+    Column("key", String(512), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("state", String(63), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("owner", String(255)),
+    # milliseconds of wall time; two numbers, so that a clock set back is noticed (job_rows.py)
+    Column("lease_from", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("finished_at", Moment),
+    Column("ok", Boolean),
+    Index(
+        "idx_tidegate_jobs_open",
+        "kind",
+        "key",
+        unique=True,
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+    Index("idx_tidegate_jobs_finished_at", "finished_at"),
+)
+
+generation = Table(
+    "tidegate_generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+set_aside = Table(
+    "tidegate_set_aside",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("table_name", String(127), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("row", Text, nullable=False),
+)
+"""Rows that a migration had to take out of their table, whole, as JSON: nothing is thrown away."""
