@@ -76,7 +76,7 @@ def _imported_rooms(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def _wrong_directions(room: str, tree: ast.Module) -> list[str]:
-    if room in ENTRY_FILES:
+    if room in ENTRY_FILES or room == "__main__":
         allowed = {"runtime"} if room == "gunicorn_conf" else None
         return [
             f"{line}: {to}" for to, line in _imported_rooms(tree) if allowed and to not in allowed

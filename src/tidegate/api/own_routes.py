@@ -9,6 +9,7 @@ import msgspec
 
 from tidegate import __version__
 from tidegate.api.application import HEALTH_PATH, Load
+from tidegate.api.host_routes import host_routes
 from tidegate.api.live import LiveDoor
 from tidegate.calls import COUNTERS, Calls
 from tidegate.deadline import Deadline
@@ -34,6 +35,7 @@ def own_routes(settings: Settings, calls: Calls, load: Load, live: LiveDoor) -> 
             "GET", HEALTH_PATH, own.show_health, "Alive, and how busy.", Auth.NONE, kind=Kind.RAW
         ),
         Route("GET", "/debug/runtime", own.show_runtime, "Fingerprints of api and host."),
+        *host_routes(calls, settings.tidegate_start_limit),
         Route(
             "GET",
             "/plugin/{tenant_id}/live",

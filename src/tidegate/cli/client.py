@@ -54,6 +54,10 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         return self._ask(method, path, data, "application/json")
 
+    def debug(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """``data`` of the envelope of a route below ``/debug/``."""
+        return self._data(self.root(method, f"/debug/{path}", body))
+
     def _tenant(self, path: str) -> str:
         return f"/plugin/{self.target.tenant}/{path}"
 

@@ -1,1 +1,7 @@
-"""Logs and metrics: what the roles say about themselves. Used by every room above it."""
+"""Logs and metrics. ``metrics`` is imported by name: only roles that count need its library."""
+
+from __future__ import annotations
+
+from tidegate.telemetry.logs import Log, configure_logging, get_log
+
+__all__ = ["Log", "configure_logging", "get_log"]

@@ -153,3 +153,32 @@ def test_sign_and_verify_with_a_generated_key(
     assert "no signature that counts" in stranger.stderr
     again = tidegate("signature", "generate", "-f", "mine")
     assert again.returncode == 1, "an existing key is never overwritten"
+
+
+STATUS = {
+    "identifier": UID,
+    "phase": "ready",
+    "waiting": 0,
+    "starts": 2,
+    "deaths": 1,
+    "quarantined_until": None,
+    "last_error": "exit code 3\n",
+    "instances": [{"pid": 42, "sessions": 3, "memory_bytes": 50 << 20}],
+}
+
+
+def test_status_shows_what_the_host_knows(tidegate: Run, server: Recorded) -> None:
+    server.gives("GET plugins", [STATUS])
+    done = tidegate("plugin", "status", "acme/weather", "--base", server.base, "--key", "k")
+    words = done.stdout.splitlines()[1].split()
+    assert words[:7] == ["acme/weather:0.0.1", "ready", "42", "3", "50", "MB", "2"]
+    unknown = tidegate("plugin", "status", "acme/rain", "--base", server.base, "--key", "k")
+    assert unknown.returncode == 1
+
+
+def test_restart_names_the_exact_version(tidegate: Run, server: Recorded) -> None:
+    server.gives("GET management/list", {"list": [ROW], "total": 1})
+    server.gives("POST restart", [])
+    done = tidegate("plugin", "restart", "acme/weather", "--base", server.base, "--key", "k")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(server.asked[-1][1]) == {"plugin_unique_identifier": UID}

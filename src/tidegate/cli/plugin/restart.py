@@ -17,5 +17,5 @@ def command(plugin: str, target: Target) -> None:
     client = Client(target)
     row = installing.find(client, plugin)
     identifier = row["plugin_unique_identifier"]
-    client.root("POST", "/debug/plugins/restart", {"identifier": identifier})
+    client.debug("POST", "plugins/restart", {"plugin_unique_identifier": identifier})
     click.echo(f"{identifier} restarted")
