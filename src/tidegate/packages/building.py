@@ -51,11 +51,12 @@ def _files_of(folder: Path) -> list[str]:
 def _walk(folder: Path, inside: str, rules: IgnoreRules) -> Iterator[str]:
     for path in folder.iterdir():
         name = inside + path.name
-        is_folder = path.is_dir() and not path.is_symlink()
+        is_folder = path.is_dir()
         if path.name in _LITTER or rules.excludes(name, folder=is_folder):
             continue
-        if path.is_symlink():
-            raise PackageRejected(f"{name} is a symbolic link: a package holds regular files only")
+        if path.is_symlink() and not path.is_file():
+            # A link to a file is packed as that file; one to a folder could have no end.
+            raise PackageRejected(f"{name} is a symbolic link that leads to no file")
         if is_folder:
             yield from _walk(path, name + "/", rules)
         elif path.is_file():

@@ -158,7 +158,7 @@ def list_of(shape: Shape) -> Shape:
             return None
         if not isinstance(node, Sequence):
             raise Misfit("takes a list", node)
-        return [_inside(f"[{index}]", shape, item) for index, item in enumerate(node.items)]
+        return [inside(f"[{index}]", shape, item) for index, item in enumerate(node.items)]
 
     return decode
 
@@ -171,7 +171,7 @@ def record(fields: Fields[str, Shape], *, omit: Collection[str] = ()) -> Shape:
         items = members(node)
         values = {}
         for name, step, shape, optional in shapes:
-            value = _inside(step, shape, items.get(name))
+            value = inside(step, shape, items.get(name))
             if value is not None or not optional:
                 values[name] = value
         return values
@@ -191,7 +191,8 @@ def members(node: Node | None) -> dict[str, Node]:
     return node.items
 
 
-def _inside(step: str, shape: Shape, node: Node | None) -> Json:
+def inside(step: str, shape: Shape, node: Node | None) -> Json:
+    """``shape`` of ``node``, with ``step`` (``.name``, ``[3]``) on the path of its misfits."""
     try:
         return shape(node)
     except Misfit as misfit:

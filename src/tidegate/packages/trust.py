@@ -150,18 +150,30 @@ class Verification:
 
 def verify(package: Package, keys: TrustedKeys | Iterable[TrustedKey]) -> Verification | None:
     """Check the package's signature; None when it has none or none that counts. Never raises."""
+    trusted = keys.keys if isinstance(keys, TrustedKeys) else keys
+    found = signer_of(package.comment, package.digests.values(), trusted)
+    if found is None:
+        return None
+    signer, time = found
+    category = _category_of(package, signer)
+    return None if category is None else Verification(category[0], signer, time, category[1])
+
+
+def signer_of(
+    comment: bytes, digests: Iterable[bytes], keys: Iterable[TrustedKey]
+) -> tuple[TrustedKey, int] | None:
+    """Who of ``keys`` signed these contents, and when, by the archive's comment; None when nobody.
+
+    Says nothing about the names of the files: :func:`verify` does.
+    """
     try:
-        comment = msgspec.json.decode(package.comment, type=Signature)
-        signature = base64.b64decode(comment.signature, validate=True)
+        stated = msgspec.json.decode(comment, type=Signature)
+        signature = base64.b64decode(stated.signature, validate=True)
     except ValueError:
         return None
-    message = signed_bytes(package.digests.values(), comment.time)
-    trusted = keys.keys if isinstance(keys, TrustedKeys) else keys
-    signer = next((key for key in trusted if _is_signed(key.key, signature, message)), None)
-    if signer is None:
-        return None
-    found = _category_of(package, signer)
-    return None if found is None else Verification(found[0], signer, comment.time, found[1])
+    message = signed_bytes(digests, stated.time)
+    signer = next((key for key in keys if _is_signed(key.key, signature, message)), None)
+    return None if signer is None else (signer, stated.time)
 
 
 def signed_bytes(digests: Iterable[bytes], time: int) -> bytes:

@@ -30,5 +30,5 @@ _STRATEGY = record(
 def agent_strategy_provider(documents: Documents, node: Node | None) -> Json:
     """An agent strategy provider with its strategies."""
     return record({"identity": PROVIDER_IDENTITY})(node) | {
-        "strategies": with_files(documents, members(node).get("strategies"), _STRATEGY)
+        "strategies": with_files(documents, members(node), "strategies", _STRATEGY)
     }

@@ -47,5 +47,5 @@ _PROVIDER = record(
 def datasource_provider(documents: Documents, node: Node | None) -> Json:
     """A datasource provider with its datasources."""
     return _PROVIDER(node) | {
-        "datasources": with_files(documents, members(node).get("datasources"), _DATASOURCE)
+        "datasources": with_files(documents, members(node), "datasources", _DATASOURCE)
     }

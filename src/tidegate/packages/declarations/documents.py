@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from typing import final
 
 from tidegate.errors import PackageRejected
 from tidegate.packages.archive import Archive
-from tidegate.packages.shapes import Json, Misfit, Shape
+from tidegate.packages.shapes import Json, Misfit, Shape, inside
 from tidegate.packages.yaml_nodes import MOST_BYTES, Node, Scalar, Sequence, compose
 
 #: Most nodes of all YAML files of one package together, aliases written out (T-S4).
@@ -49,23 +50,19 @@ class Documents:
             raise PackageRejected(f"{name}: {misfit}") from None
 
 
-def split_items(node: Node | None, shape: Shape) -> tuple[list[str], list[Json]]:
-    """A list that holds paths of files and whole items: (paths, items as ``shape`` reads them).
+def with_files(
+    documents: Documents, fields: Mapping[str, Node], name: str, shape: Shape
+) -> list[Json]:
+    """The list ``fields[name]``, which holds whole items and paths of files with one item each.
 
-    Anything but a list counts as empty, as in the reference.
+    Items written inline come first. Anything but a list counts as empty, as in the reference.
     """
-    paths: list[str] = []
-    inline: list[Json] = []
-    if isinstance(node, Sequence):
-        for item in node.items:
-            if isinstance(item, Scalar):
-                paths.append(item.text)
-            elif not isinstance(item, Sequence):
-                inline.append(shape(item))
-    return paths, inline
-
-
-def with_files(documents: Documents, node: Node | None, shape: Shape) -> list[Json]:
-    """All items of such a list: those written inline, then those in files of their own."""
-    paths, inline = split_items(node, shape)
+    listed = fields.get(name)
+    items = listed.items if isinstance(listed, Sequence) else []
+    inline = [
+        inside(f".{name}[{index}]", shape, item)
+        for index, item in enumerate(items)
+        if not isinstance(item, Scalar | Sequence)
+    ]
+    paths = [item.text for item in items if isinstance(item, Scalar)]
     return inline + [documents.decode(path, shape) for path in paths]

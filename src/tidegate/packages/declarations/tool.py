@@ -15,6 +15,7 @@ from tidegate.packages.shapes import (
     Json,
     flag,
     free_mapping,
+    inside,
     list_of,
     members,
     or_null,
@@ -49,6 +50,6 @@ def tool_provider(documents: Documents, node: Node | None) -> Json:
         credentials = fields.get("credentials_for_provider")
     head = record({"identity": PROVIDER_IDENTITY, "oauth_schema": OAUTH})(node)
     return head | {
-        "credentials_schema": configs(credentials),
-        "tools": with_files(documents, fields.get("tools"), _TOOL),
+        "credentials_schema": inside(".credentials_schema", configs, credentials),
+        "tools": with_files(documents, fields, "tools", _TOOL),
     }

@@ -83,4 +83,4 @@ _PROVIDER = record(
 
 def trigger_provider(documents: Documents, node: Node | None) -> Json:
     """A trigger provider with its events."""
-    return _PROVIDER(node) | {"events": with_files(documents, members(node).get("events"), _EVENT)}
+    return _PROVIDER(node) | {"events": with_files(documents, members(node), "events", _EVENT)}
