@@ -12,6 +12,7 @@ end) is dropped and counted. A line that cannot be read costs the session that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
@@ -29,7 +30,7 @@ from tidegate.wire.session import (
     session_error,
 )
 
-_DAMAGED: Final = b'"event":"session"'
+_DAMAGED: Final = re.compile(rb'"event"\s*:\s*"session"')
 
 
 class Port(Protocol):
@@ -203,7 +204,7 @@ class Sessions:
             if after:
                 self._unreadable(after, dirty)
             return
-        if _DAMAGED in line:
+        if _DAMAGED.search(line):
             named = OversizedLine(line[:1024], len(line)).session_id
             port = self.ports.get(named) if named else None
             if port is not None and named is not None:
