@@ -1,0 +1,226 @@
+"""Real SDK plugins in a real host: calls, streams, and whatever a plugin may do meanwhile.
+
+Most tests share one host with one running plugin and check that a bystander's stream is whole;
+what kills the plugin has a host of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.hosting import PLUGINS, Answer, Running, package_of, running_host
+
+MISBEHAVE = PLUGINS / "misbehave"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    """A host that runs the misbehaving plugin, and its identifier."""
+    home = tmp_path_factory.mktemp("host")
+    environ_limit = {"PLUGIN_RUNTIME_MAX_BUFFER_SIZE": 8 << 20, "TIDEGATE_PLUGIN_ENV": "SPIED"}
+    environ = {**os.environ, "SERVER_KEY": "canary", "DB_PASSWORD": "canary", "SPIED": "yes"}
+    with running_host(home, environ=environ, **environ_limit) as running:
+        running.identifier = running.shelf.add(package_of(MISBEHAVE, home))
+        answer = running.control("install", identifier=running.identifier)
+        assert answer.error is None, answer.error
+        yield running
+
+
+@pytest.fixture
+def bystander(shared: Running):
+    """Another session of the same plugin, which must come whole whatever the test does."""
+    answer = shared.call(shared.identifier, "stream", count=40, pause=0.01)
+    answer.first()
+    yield answer
+    assert answer.wait().error is None
+    assert answer.texts == [f"{number} " for number in range(40)]
+
+
+def act(shared: Running, deed: str, **given: object) -> Answer:
+    return shared.call(shared.identifier, deed, **given).wait()
+
+
+def test_a_stream_arrives_complete_and_in_order(shared):
+    answer = act(shared, "stream", count=400)
+    assert answer.error is None
+    assert answer.texts == [f"{number} " for number in range(400)]
+
+
+def test_a_hundred_streams_at_once_arrive_complete_and_in_order(shared):
+    answers = [shared.call(shared.identifier, "stream", count=40) for _ in range(100)]
+    expected = [f"{number} " for number in range(40)]
+    for answer in answers:
+        assert answer.wait(60).error is None
+        assert answer.texts == expected
+
+
+def test_an_error_of_the_plugin_passes_with_its_own_type_and_without_our_paths(shared, bystander):
+    answer = act(shared, "fail")
+    assert answer.texts == ["before"]
+    assert answer.error_type == "ValueError"
+    assert answer.error["message"] == "boom"
+    assert "tools/act.py" in answer.error["args"]["traceback"]
+    assert str(shared.settings.working_path) not in json.dumps(answer.error)
+
+
+def test_T_P1_print_and_raw_bytes_between_lines_cost_nothing(shared, bystander):
+    answer = act(shared, "noise")
+    assert answer.error is None
+    assert answer.texts == [str(number) for number in range(10)]
+    log = shared.log_of("misbehave")
+    assert "stdout a line of print()" in log
+    assert "\x1b" not in log
+
+
+def test_print_without_a_newline_loses_no_chunk(shared, bystander):
+    answer = act(shared, "glued")
+    assert answer.error is None
+    assert answer.texts == [str(number) for number in range(10)]
+    assert "no newline" in shared.log_of("misbehave")
+
+
+def test_T_P2_half_lines_and_single_bytes_are_put_together(shared):
+    answer = act(shared, "half_lines", pause=0.2)
+    assert answer.error is None
+    assert answer.texts == ["in halves", "byte by byte", "whole"]
+
+
+def test_a_line_of_6_MiB_is_delivered(shared, bystander):
+    answer = act(shared, "huge_line", size=6 << 20)
+    assert answer.error is None
+    assert [len(text) for text in answer.texts] == [6 << 20]
+
+
+def test_T_P3_a_line_over_the_limit_costs_its_session_only(shared, bystander):
+    answer = act(shared, "huge_line", size=9 << 20)
+    assert answer.error_type == "MessageTooLarge"
+    assert answer.error["args"]["setting"] == "PLUGIN_RUNTIME_MAX_BUFFER_SIZE"
+
+
+def test_T_P3_an_endless_line_costs_its_session_only(shared, bystander):
+    answer = act(shared, "endless_line", size=40 << 20)
+    assert answer.texts == ["before"]
+    assert answer.error_type == "MessageTooLarge"
+
+
+@pytest.mark.parametrize(
+    ("deed", "error_type"),
+    [
+        ("broken_line", "ProtocolError"),
+        ("deep_line", "ProtocolError"),
+        ("unknown_type", "unknown_stream_message_type"),
+    ],
+)
+def test_T_P10_what_cannot_be_read_costs_its_session_only(shared, bystander, deed, error_type):
+    answer = act(shared, deed)
+    assert answer.texts == ["before"]
+    assert answer.error_type == error_type
+
+
+def test_T_P5_unknown_events_and_sessions_are_dropped(shared, bystander):
+    answer = act(shared, "unknown_events")
+    assert answer.error is None
+    assert answer.texts == ["still here"]
+
+
+def test_T_P7_what_comes_after_the_end_is_ignored(shared, bystander):
+    answer = act(shared, "after_the_end")
+    assert answer.error is None
+    assert answer.texts == ["before"]
+
+
+@pytest.mark.parametrize("lines", [True, False], ids=["lines", "one line"])
+def test_T_R7_a_flood_on_stderr_is_drained_and_nobody_notices(shared, bystander, lines):
+    answer = act(shared, "stderr_flood", size=6 << 20, lines=lines)
+    assert answer.error is None
+    assert answer.texts == ["before", "after"]
+
+
+def test_T_P4_a_flood_of_text_on_stdout_costs_nobody_anything(shared, bystander):
+    answer = act(shared, "stdout_flood", size=4 << 20)
+    assert answer.error is None
+    assert answer.texts == ["before", "after"]
+
+
+def test_T_S13_a_plugin_sees_the_allow_list_of_the_environment_and_nothing_else(shared):
+    found = json.loads(act(shared, "spy_env").texts[0])
+    environ = found["environ"]
+    assert "canary" not in environ.values()
+    assert environ["INSTALL_METHOD"] == "local"
+    assert environ["SPIED"] == "yes"
+    assert environ["PATH"].split(":")[0] == environ["VIRTUAL_ENV"] + "/bin"
+    assert environ["HOME"].startswith(str(shared.settings.working_path))
+    allowed = {
+        "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "INSTALL_METHOD",
+        "PYTHONUNBUFFERED", "SPIED", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy",
+        "https_proxy", "no_proxy", "all_proxy",
+    }  # fmt: skip
+    assert set(environ) <= allowed
+    assert found["session"] is True
+    assert found["nofile"] == [4096, 4096]
+    assert found["cwd"].endswith(shared.identifier.split("@")[1])
+
+
+def test_a_back_call_that_nobody_answers_is_refused_at_once(shared, bystander):
+    answer = act(shared, "store", seconds=10)
+    assert "TIDEGATE_BACKCALLS" in answer.error["message"]
+
+
+def test_a_session_ends_at_its_deadline_typed_with_its_owner(shared, bystander):
+    answer = shared.call(shared.identifier, "hang", seconds=0.5).wait(5)
+    assert answer.error_type == "DeadlineExceeded"
+    assert answer.error["args"] == {"seconds": pytest.approx(0.5, abs=0.1), "owner": "caller"}
+
+
+def test_a_caller_that_leaves_frees_its_session_at_once(shared, bystander):
+    answer = shared.call(shared.identifier, "stream", count=100, pause=0.01)
+    answer.first()
+    before = shared.instance(shared.identifier).load
+    answer.call.cancel()
+    act(shared, "echo")  # answered behind the cancel on the same connection
+    assert shared.instance(shared.identifier).load == before - 1
+
+
+def test_a_session_id_that_is_in_use_is_refused(shared):
+    one = shared.call(shared.identifier, "stream", session="twice", count=20, pause=0.02)
+    two = shared.call(shared.identifier, "echo", session="twice").wait()
+    assert two.error_type == "CallFailed"
+    assert one.wait().error is None
+
+
+def test_status_and_figures_tell_what_runs(shared):
+    act(shared, "echo")
+    (status,) = shared.control("status", identifier=shared.identifier).chunks
+    assert status["phase"] == "up"
+    assert status["instances"][0]["state"] == "ready"
+    (figures,) = shared.control("figures").chunks
+    assert figures["plugins"][shared.identifier]["served"] >= 1
+    assert figures["plugins"][shared.identifier]["memory_bytes"] > 10 << 20
+
+
+def test_a_notice_reaches_every_connection(shared):
+    assert shared.control("changed", generation=7).chunks == [{"generation": 7}]
+    act(shared, "echo")
+    assert json.loads(shared.notices[-1]) == {"generation": 7}
+
+
+def test_an_unknown_operation_is_refused(shared):
+    assert shared.control("dance").error_type == "ControlRefused"
+
+
+def test_an_unknown_plugin_is_refused_in_words_that_dify_looks_for(shared):
+    answer = shared.call("acme/nothing:0.0.1@" + "0" * 64, "echo").wait()
+    assert answer.error_type == "PluginStartFailed"
+    assert "no available node, plugin runtime not found" in answer.error["message"]
+    assert shared.control("status", identifier="acme/nothing").chunks == []
+
+
+def test_an_identifier_that_is_none_is_refused(shared):
+    assert shared.call("../../etc/passwd", "echo").wait().error_type == "PluginStartFailed"
+    assert (
+        shared.control("install", identifier="nonsense").error_type == "PluginUniqueIdentifierError"
+    )

@@ -1,0 +1,203 @@
+"""Deeds, each a function of this module: what it yields is the answer, what it does is the test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from typing import Any
+
+from dify_plugin import Tool
+from dify_plugin.entities.tool import ToolInvokeMessage
+
+type Answer = Generator[ToolInvokeMessage, None, None]
+
+
+class ActTool(Tool):
+    def _invoke(self, tool_parameters: dict[str, Any]) -> Answer:
+        deed = globals()[str(tool_parameters["deed"])]
+        yield from deed(self, tool_parameters)
+
+
+def _raw(data: bytes) -> None:
+    """Past the SDK, straight to standard output."""
+    sys.stdout.flush()
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _line(tool: Tool, type: str, data: Any) -> bytes:
+    message = {"type": type, "data": data}
+    event = {"event": "session", "session_id": tool.session.session_id, "data": message}
+    return json.dumps(event).encode() + b"\n"
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "message": {"text": text}, "meta": None}
+
+
+def stream(tool: Tool, given: dict[str, Any]) -> Answer:
+    for number in range(int(given.get("count", 3))):
+        yield tool.create_text_message(f"{number} " + "x" * int(given.get("size", 0)))
+        if given.get("pause"):
+            time.sleep(float(given["pause"]))
+
+
+def echo(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message(str(given.get("text", "")))
+
+
+def pid(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message(str(os.getpid()))
+
+
+def hang(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("going to hang")
+    time.sleep(3600)
+
+
+def fail(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    raise ValueError("boom")
+
+
+def die(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("last words")
+    print("cannot go on at", __file__, file=sys.stderr, flush=True)
+    os._exit(int(given.get("code", 7)))
+
+
+def crash(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("last words")
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def close_stdout(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("last words")
+    os.close(1)
+    time.sleep(60)
+
+
+def close_stdin(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("deaf from now on")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    time.sleep(60)
+
+
+def die_with_children(tool: Tool, given: dict[str, Any]) -> Answer:
+    child = subprocess.Popen(["sleep", "300"])
+    other = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"])
+    yield tool.create_text_message(f"{child.pid} {other.pid}")
+    time.sleep(0.2)
+    os._exit(1)
+
+
+def noise(tool: Tool, given: dict[str, Any]) -> Answer:
+    for number in range(10):
+        yield tool.create_text_message(str(number))
+        print("a line of print()")
+        _raw(b"\x00\xff\xfe\x1b[31m raw bytes\n[1, 2]\n{}\nnull\n")
+
+
+def glued(tool: Tool, given: dict[str, Any]) -> Answer:
+    for number in range(10):
+        print("no newline ", end="", flush=True)
+        yield tool.create_text_message(str(number))
+
+
+def huge_line(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("y" * int(given["size"]))
+
+
+def endless_line(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    head = _line(tool, "stream", _text("HERE"))
+    _raw(head[: head.index(b"HERE")])
+    for _ in range(int(given["size"]) >> 16):
+        _raw(b"z" * 65536)
+    _raw(b"\n")
+
+
+def half_lines(tool: Tool, given: dict[str, Any]) -> Answer:
+    line = _line(tool, "stream", _text("in halves"))
+    _raw(line[:40])
+    time.sleep(float(given.get("pause", 0.3)))
+    _raw(line[40:])
+    for byte in _line(tool, "stream", _text("byte by byte")):
+        _raw(bytes([byte]))
+    yield tool.create_text_message("whole")
+
+
+def broken_line(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    _raw(_line(tool, "stream", _text("x"))[:-20] + b"\n")
+    time.sleep(0.1)
+
+
+def deep_line(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    text = _line(tool, "stream", "DEEP").replace(b'"DEEP"', b"[" * 10000 + b"]" * 10000)
+    _raw(text)
+    time.sleep(0.1)
+
+
+def unknown_type(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    _raw(_line(tool, "dance", {}))
+    time.sleep(0.1)
+
+
+def unknown_events(tool: Tool, given: dict[str, Any]) -> Answer:
+    _raw(b'{"event":"party","session_id":"x","data":{}}\n')
+    _raw(b'{"event":"session","session_id":"nobody","data":{"type":"stream","data":{}}}\n')
+    _raw(b'{"event":"session","session_id":7,"data":{}}\n')
+    yield tool.create_text_message("still here")
+
+
+def after_the_end(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    _raw(_line(tool, "end", {}) * 2 + _line(tool, "stream", _text("after")))
+    _raw(_line(tool, "error", {"error_type": "X", "message": "after", "args": {}}))
+
+
+def stderr_flood(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    piece = (b"e" * 99 + b"\n") * 656 if given.get("lines") else b"e" * 65536
+    for _ in range(int(given["size"]) >> 16):
+        os.write(2, piece)
+    yield tool.create_text_message("after")
+
+
+def stdout_flood(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("before")
+    for _ in range(int(given["size"]) >> 16):
+        _raw((b"f" * 63 + b"\n") * 1024)
+    yield tool.create_text_message("after")
+
+
+def spy_env(tool: Tool, given: dict[str, Any]) -> Answer:
+    descriptors = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:3]}
+    found = {
+        "environ": dict(os.environ),
+        "cwd": os.getcwd(),
+        "session": os.getsid(0) == os.getpid(),
+        "descriptors": descriptors,
+        "executable": sys.executable,
+        "nofile": __import__("resource").getrlimit(7),
+    }
+    yield tool.create_text_message(json.dumps(found))
+
+
+def not_reading(tool: Tool, given: dict[str, Any]) -> Answer:
+    yield tool.create_text_message("stopped")
+    # Everything of this process waits, the reader of standard input as well.
+    os.kill(os.getpid(), signal.SIGSTOP)
+    yield tool.create_text_message("goes on")
+
+
+def store(tool: Tool, given: dict[str, Any]) -> Answer:
+    tool.session.storage.set("key", b"value")
+    yield tool.create_text_message("stored")
