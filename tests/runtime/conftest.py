@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def start(environ: dict[str, str]) -> Iterator[Start]:
     """``start("gunicorn", "-c", ...)``: a program of our environment, or an absolute path."""
+    # Tests before this one may have used gevent's subprocess: its handler takes all exit codes.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     programs: list[Program] = []
 
     def run(*argv: str, cwd: Path = HERE, **more: str) -> Program:
