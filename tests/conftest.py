@@ -30,6 +30,8 @@ import hypothesis
 import pytest
 from gevent import monkey
 
+from tests.servers import postgres_fixture, redis_fixture  # noqa: F401 - fixtures, by their name
+
 PATCHED = bool(monkey.is_module_patched("socket"))
 SEED = os.environ.get("TIDEGATE_TEST_SEED", "1")
 LIMIT = 60.0
