@@ -205,7 +205,7 @@ def test_T_S3_end_record_inside_the_directory_is_rejected():
 @pytest.mark.parametrize(
     "lie",
     [
-        {"count": 1}, {"here": 1}, {"count": 3, "here": 3}, {"count": 0, "here": 0},
+        {"count": 1}, {"here": 1}, {"count": 1, "here": 1}, {"count": 3, "here": 3}, {"count": 0, "here": 0},
         {"disk": 1}, {"start": 1}, {"size": 10}, {"offset": 0}, {"offset": 0xFFFFFFFF},
     ],
 )  # fmt: skip
@@ -252,6 +252,20 @@ def test_T_S3_zip64_locator_that_points_elsewhere_is_rejected(locator):
 )
 def test_T_S3_extra_field_that_does_not_fit_is_rejected(extra):
     refused(crafted([Entry(b"a", b"x", central={"extra": extra})]))
+
+
+def test_T_S3_archive_in_several_parts_is_rejected():
+    refused(crafted([Entry(b"a", b"x", central={"disk": 1})]), "several")
+    part = struct.pack("<2HL", 1, 4, 1)
+    refused(crafted([Entry(b"a", b"x", central={"disk": 0xFFFF, "extra": part})]), "several")
+    first = struct.pack("<2HL", 1, 4, 0)
+    data = crafted([Entry(b"a", b"x", central={"disk": 0xFFFF, "extra": first})])
+    assert Archive(data, limit=LIMIT).names == ("a",)
+
+
+def test_T_S3_local_zip64_sizes_that_nothing_asks_for_are_rejected():
+    wide = struct.pack("<2H2Q", 1, 16, 1, 1)
+    refused(crafted([Entry(b"a", b"x", method=0, local={"extra": wide})]), "two ways")
 
 
 def test_T_S3_local_zip64_sizes_that_differ_are_rejected():

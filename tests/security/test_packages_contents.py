@@ -32,7 +32,7 @@ def quickly(content: str, match: str) -> None:
     [
         (LAUGHS, "too many values"),
         (LAUGHS + "output_schema: *i\n", "too many values"),
-        ("a: &a {k: 1}\n" + "m: {<<: [" + ", ".join(["*a"] * 60_000) + "]}", "too many values"),
+        ("a: &a {k: 1}\n" + "m: {<<: [" + ", ".join(["*a"] * 20_000) + "]}", "too many values"),
         ("[" * 5000, "nested too deep|not valid YAML"),
         ("{a: " * 5000, "nested too deep|not valid YAML"),
         ("- " * 5000 + "x", "nested too deep|not valid YAML"),
@@ -54,7 +54,7 @@ def test_T_S4_ten_megabyte_manifest_is_refused():
 
 
 def test_T_S4_many_files_share_one_budget():
-    big = "[" + "1," * 90_000 + "]"
+    big = "[" + "1," * 40_000 + "]"
     tools = {f"t{n}.yaml": f"output_schema: {{a: {big}}}".encode() for n in range(7)}
     provider = f"identity: {{name: x}}\ntools: [{', '.join(tools)}]"
     files = plugin(provider___weather__yaml=provider) | tools
@@ -64,7 +64,7 @@ def test_T_S4_many_files_share_one_budget():
 
 
 def test_T_S4_one_file_named_very_often_shares_the_budget():
-    big = "output_schema: {a: [" + "1," * 90_000 + "]}"
+    big = "output_schema: {a: [" + "1," * 40_000 + "]}"
     provider = f"identity: {{name: x}}\ntools: [{', '.join(['t.yaml'] * 1000)}]"
     files = plugin(provider___weather__yaml=provider, t__yaml=big)
     with pytest.raises(PackageRejected, match="have too many values"):
