@@ -205,7 +205,8 @@ def test_T_S3_end_record_inside_the_directory_is_rejected():
 @pytest.mark.parametrize(
     "lie",
     [
-        {"count": 1}, {"here": 1}, {"count": 1, "here": 1}, {"count": 3, "here": 3}, {"count": 0, "here": 0},
+        {"count": 1}, {"here": 1}, {"count": 1, "here": 1},
+        {"count": 3, "here": 3}, {"count": 0, "here": 0},
         {"disk": 1}, {"start": 1}, {"size": 10}, {"offset": 0}, {"offset": 0xFFFFFFFF},
     ],
 )  # fmt: skip
