@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -21,9 +23,14 @@ def test_a_write_is_there_after_its_block(database: Database) -> None:
 def test_an_exception_rolls_everything_back(database: Database) -> None:
     with database.read() as conn:
         before = generation.current(conn)
-    with pytest.raises(KeyError), database.write() as conn:
-        generation.bump(conn)
-        raise KeyError
+
+    def fail() -> None:
+        with database.write() as conn:
+            generation.bump(conn)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     with database.read() as conn:
         assert generation.current(conn) == before
 
@@ -31,16 +38,6 @@ def test_an_exception_rolls_everything_back(database: Database) -> None:
 def test_a_reader_cannot_write(database: Database) -> None:
     with pytest.raises((DBAPIError, DatabaseUnavailable)), database.read() as conn:
         generation.bump(conn)
-
-
-def test_a_reader_sees_one_state_although_somebody_writes(database: Database) -> None:
-    if database.kind == "postgresql":
-        pytest.xfail("READ COMMITTED: each statement sees its own state")
-    with database.read() as reading:
-        before = generation.current(reading)
-        with database.write() as conn:
-            generation.bump(conn)
-        assert generation.current(reading) == before
 
 
 def test_D_49_an_error_of_the_commit_is_an_error_of_the_block(database: Database) -> None:
@@ -66,8 +63,6 @@ def test_D_49_an_error_of_the_commit_is_an_error_of_the_block(database: Database
 
 
 def test_no_database_is_one_clear_error(settings: Settings) -> None:
-    import dataclasses
-
     nowhere = dataclasses.replace(
         settings,
         tidegate_home=f"{settings.tidegate_home}/missing",
