@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import gevent
 from gevent import monkey
 
-from tidegate.errors import BlobMissing, BlobUnavailable, StartRefused
+from tidegate.errors import BlobMissing, BlobUnavailable, StartRefused, TidegateError
 from tidegate.storage.blobs.contract import Blob, checked_key
 
 MARK = ".tidegate-store"
@@ -162,8 +162,18 @@ class LocalBlobs:
 def _in_thread[T](action: Callable[[], T]) -> T:
     if not monkey.is_module_patched("threading"):
         return action()  # a command without a hub: nobody else waits
-    result: T = gevent.get_hub().threadpool.apply(action)
-    return result
+    error, result = gevent.get_hub().threadpool.apply(_outcome, (action,))
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _outcome(action: Callable[[], Any]) -> tuple[TidegateError | None, Any]:
+    """The error as a value: gevent's pool prints the traceback of what is raised in a thread."""
+    try:
+        return None, action()
+    except TidegateError as error:
+        return error, None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
