@@ -130,9 +130,22 @@ class Uploads:
         if monkey.is_module_patched("threading"):
             # pure computation of up to seconds: not on the hub's thread
             pool = gevent.get_hub().threadpool
-            understood: _Understood = pool.apply(_understand, (self._settings, data, signed))
+            outcome = pool.apply(_understand_or_error, (self._settings, data, signed))
+            if isinstance(outcome, PackageRejected):
+                raise outcome
+            understood: _Understood = outcome
             return understood
         return _understand(self._settings, data, signed)
+
+
+def _understand_or_error(
+    settings: Settings, data: bytes, must_be_signed: bool
+) -> _Understood | PackageRejected:
+    """A refusal is returned: gevent prints what its threads raise."""
+    try:
+        return _understand(settings, data, must_be_signed)
+    except PackageRejected as error:
+        return error
 
 
 def _understand(settings: Settings, data: bytes, must_be_signed: bool) -> _Understood:
@@ -152,5 +165,6 @@ def _check_signature(
             "plugin verification has been enabled, and the plugin you want to install has a bad "
             "signature: sign it and trust the key, or set FORCE_VERIFYING_SIGNATURE=false"
         )
-    if settings.enforce_langgenius_plugin_signatures:
+    if must_be_signed and settings.enforce_langgenius_plugin_signatures:
+        # Where the operator has switched verification off, no author is reserved either.
         require_author(package, verification)

@@ -62,22 +62,20 @@ def test_whitespace_between_tokens_does_not_break_the_line() -> None:
     assert json.loads(line) == json.loads(data)
 
 
-def test_objects_that_the_sdk_requires_become_empty_ones() -> None:
+def test_a_null_object_that_the_sdk_refuses_becomes_an_empty_one() -> None:
     line = read("tool/invoke", {"provider": "w", "tool": "t", "credentials": None, "x": 1})
-    assert json.loads(line) == {
-        "provider": "w",
-        "tool": "t",
-        "credentials": {},
-        "x": 1,
-        "tool_parameters": {},
-    }
+    assert json.loads(line) == {"provider": "w", "tool": "t", "credentials": {}, "x": 1}
+
+
+def test_a_missing_object_is_left_for_the_sdk_to_judge() -> None:
+    line = read("tool/invoke", {"provider": "w", "tool": "t"})
+    assert json.loads(line) == {"provider": "w", "tool": "t"}
 
 
 def test_an_llm_request_gets_the_keys_that_the_sdk_has_no_default_for() -> None:
     given = json.loads(read("llm/invoke", {**MODEL, "prompt_messages": [], "stop": ["x"]}))
     assert given["tools"] is None
     assert given["stop"] == ["x"]
-    assert given["model_parameters"] == {}
     assert given["stream"] is False
     assert "tool_choice" not in given
     assert "credential_type" not in given

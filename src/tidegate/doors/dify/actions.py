@@ -5,7 +5,7 @@ A row names the path, the plugin protocol's type and action, the fields that the
 prefixes are built from it. Adding an action is adding a row to :data:`ACTIONS`.
 
 ``data`` goes to the plugin as the bytes that came: unknown fields, key order and big integers
-survive. Only what the SDK cannot do without is put in: see :attr:`Field.absent`.
+survive. Only what the SDK cannot do without is put in: see :class:`Field`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Field:
 
     ``required``: a text must not be empty, anything else must not be null.
     ``only``: the values that a text may have, with the tag of the message when it has another.
-    ``absent``: JSON written when the field is missing - the reference's zero value, where the
-    SDK's models have no default - or when it is null and the SDK refuses null.
+    ``absent``: JSON written when the field is missing: the reference's zero value, where the
+    SDK's models have no default. ``null``: JSON written instead of a null that the SDK refuses.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Field:
     only: tuple[str, ...] = ()
     tag: str = "oneof"
     absent: bytes = b""
+    null: bytes = b""
 
 
 def text(name: str, *, required: bool = False, absent: bytes = b"") -> Field:
@@ -75,8 +76,8 @@ def text(name: str, *, required: bool = False, absent: bytes = b"") -> Field:
 
 
 def mapping(name: str) -> Field:
-    """An object that the SDK requires: ``{}`` when it is missing or null."""
-    return Field(name, dict[str, Raw], absent=b"{}")
+    """An object: ``{}`` instead of null. Whether it may be missing is for the SDK to say."""
+    return Field(name, dict[str, Raw], null=b"{}")
 
 
 def items(name: str, of: Any = Raw, *, required: bool = False, absent: bytes = b"") -> Field:
@@ -131,8 +132,10 @@ class Action:
         fill: dict[str, Raw] = {}
         for one in self.fields:
             value = getattr(values, one.name)
-            if one.absent and (value is UNSET or (value is None and one.absent != b"null")):
+            if value is UNSET and one.absent:
                 fill[one.name] = Raw(one.absent)
+            elif value is None and one.null:
+                fill[one.name] = Raw(one.null)
             elif one.required and (value is UNSET or value is None or value == ""):
                 failed.append(_failed(one, "required"))
             elif one.only and value not in one.only:
@@ -197,7 +200,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
             Field("tool_choice", ToolChoice),
             items("stop", absent=b"null"),
             Field("json_schema", dict[str, Raw]),
-            Field("stream", bool, absent=b"false"),
+            Field("stream", bool, absent=b"false", null=b"false"),
         ),
         "{model, system_fingerprint, delta, prompt_messages}",
         unary=False,
