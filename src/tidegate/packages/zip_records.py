@@ -197,7 +197,10 @@ def _check_header(
         reject(f"{name!r} is compressed by method {method}; stored and deflated are taken")
     kind = stat.S_IFMT(attributes >> 16)
     if kind not in (0, stat.S_IFREG) or attributes & _MS_DOS_FOLDER:
-        reject(f"{name!r} is no regular file (a link, a folder or a device)")
+        reject(
+            f"{name!r} is no regular file but a link, a folder or a device: "
+            "pack files only, as `tidegate plugin package` does"
+        )
     # A second name: some unpackers would use it instead of the one that we check.
     if extra.get(_UNICODE_PATH_EXTRA, b"")[5:] not in (b"", name):
         reject(f"{name!r} has a second name")
