@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 run:
 	@sh scripts/bootstrap run
-	@TIDEGATE_HOME="$${TIDEGATE_HOME:-.tidegate}" exec $(BIN)/tidegate up --examples examples
+	@TIDEGATE_HOME="$${TIDEGATE_HOME:-.tidegate}" exec $(BIN)/tidegate up --quiet --examples examples
 
 test:
 	@sh scripts/bootstrap dev

@@ -139,7 +139,14 @@ def _launch_up(settings: Settings, argv: Sequence[str], after_ready: Sequence[st
     if "--check" in argv:
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
-    raise SystemExit(run(settings, reload="--reload" in argv, after_ready=after_ready))
+    raise SystemExit(
+        run(
+            settings,
+            reload="--reload" in argv,
+            quiet="--quiet" in argv,
+            after_ready=after_ready,
+        )
+    )
 
 
 def _program(role: str) -> list[str]:

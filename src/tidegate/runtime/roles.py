@@ -45,10 +45,15 @@ class State(enum.Enum):
 
 @final
 class RoleLog:
-    """``logs/<role>.log``, 20 MiB and four older ones; and the terminal, with the role's name."""
+    """``logs/<role>.log``, 20 MiB and four older ones; and the terminal, with the role's name.
 
-    def __init__(self, path: Path, name: str) -> None:
+    ``last`` is the last line that says something: the reason, when the role would not start.
+    """
+
+    def __init__(self, path: Path, name: str, *, quiet: bool) -> None:
+        self.last = ""
         self._path = path
+        self._quiet = quiet
         self._prefix = f"{name:<6} | ".encode()
         self._file: BinaryIO = path.open("ab")
         self._rest = b""
@@ -60,12 +65,14 @@ class RoleLog:
         if self._file.tell() > _LOG_LIMIT:
             self._rotate()
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if lines:
+        for line in lines:
+            self.last = line.decode("utf-8", "replace").strip() or self.last
+        if lines and not self._quiet:
             _show(b"".join(self._prefix + line + b"\n" for line in lines))
 
     def close(self) -> None:
         """Show what is left of a line and close the file."""
-        if self._rest:
+        if self._rest and not self._quiet:
             _show(self._prefix + self._rest + b"\n")
         self._file.close()
 
@@ -92,7 +99,13 @@ class Role:
     """A role that is kept running. Made, polled and stopped by the supervisor's one loop."""
 
     def __init__(
-        self, name: str, command: list[str], settings: Settings, environ: Mapping[str, str]
+        self,
+        name: str,
+        command: list[str],
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        quiet: bool = False,
     ) -> None:
         self.name = name
         self.state = State.DOWN
@@ -102,7 +115,7 @@ class Role:
         self._command = command
         self._settings = settings
         self._environ = environ
-        self._log = RoleLog(settings.home.logs / f"{name}.log", name)
+        self._log = RoleLog(settings.home.logs / f"{name}.log", name, quiet=quiet)
         self._started_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -171,6 +184,16 @@ class Role:
         """Nothing more is started. Called when the supervisor ends."""
         self.state = State.GONE
         self._log.close()
+
+    @property
+    def last_line(self) -> str:
+        """The last thing that the role said."""
+        return self._log.last
+
+    @property
+    def started_at(self) -> float:
+        """When the running process was started (monotonic)."""
+        return self._started_at
 
     @property
     def home_run(self) -> Path:

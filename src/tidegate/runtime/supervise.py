@@ -37,12 +37,20 @@ _TICK = 1.0
 _LONGEST_PAUSE = 30.0
 # What each role gets beyond the grace of its streams to end by itself.
 _SLACK = 4.0
+_LINE_SHOWN = 300
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def run(settings: Settings, *, reload: bool = False, after_ready: Sequence[str] = ()) -> int:
+def run(
+    settings: Settings,
+    *,
+    reload: bool = False,
+    quiet: bool = False,
+    after_ready: Sequence[str] = (),
+) -> int:
     """Run everything until told to stop. Returns the exit code; 0 after an orderly stop.
 
+    ``quiet`` leaves what the roles say in their logs, so that a person sees what matters.
     ``after_ready`` is a command that is run once, on this terminal, when all roles serve (`make
     run` installs its examples by it). StartRefused when another one runs on this data folder, or
     when migrations fail.
@@ -52,7 +60,7 @@ def run(settings: Settings, *, reload: bool = False, after_ready: Sequence[str] 
     _migrate(settings)
     commands = {name: launcher.command_for(name, settings) for name in START_ORDER}
     environ = _environment(settings, reload=reload)
-    supervisor = Supervisor(settings, commands, environ, after_ready)
+    supervisor = Supervisor(settings, commands, environ, after_ready, quiet=quiet)
     try:
         return supervisor.run()
     finally:
@@ -70,12 +78,16 @@ class Supervisor:
         commands: Mapping[str, list[str]],
         environ: Mapping[str, str],
         after_ready: Sequence[str] = (),
+        *,
+        quiet: bool = False,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._after_ready = after_ready
         self._guest: subprocess.Popen[bytes] | None = None
-        self._roles = {name: Role(name, commands[name], settings, environ) for name in START_ORDER}
+        self._roles = {
+            name: Role(name, commands[name], settings, environ, quiet=quiet) for name in START_ORDER
+        }
         self._selector = selectors.DefaultSelector()
         self._wake = self._listen_for_signals()
         self._told = 0
@@ -84,6 +96,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start, watch, until a signal or a role that cannot be kept."""
+        _say(f"starting {', '.join(START_ORDER)}")
         for role in self._roles.values():
             self._start(role)
         while not (self._told or self._failed):
@@ -98,7 +111,9 @@ class Supervisor:
         self._told = 0
         if self._guest is not None:
             self._guest.terminate()
-        ends_at = time.monotonic() + self._settings.tidegate_grace + _SLACK
+        grace = self._settings.tidegate_grace
+        _say(f"stopping {', '.join(STOP_ORDER)}; running calls get up to {grace:g} s")
+        ends_at = time.monotonic() + grace + _SLACK
         for name in STOP_ORDER:
             self._stop_one(self._roles[name], ends_at)
         for role in self._roles.values():
@@ -106,6 +121,7 @@ class Supervisor:
             role.close()
         _kill_orphans()
         self._selector.close()
+        _say("stopped")
 
     def _start(self, role: Role) -> None:
         role.start(time.monotonic())
@@ -131,13 +147,15 @@ class Supervisor:
             self._judge(role, code, now)
         elif role.state is State.DOWN and now >= role.starts_at:
             self._start(role)
-        else:
-            role.check_ready()
+        elif role.check_ready():
+            _say(f"{role.name} is ready after {now - role.started_at:.1f} s")
 
     def _judge(self, role: Role, code: int, now: float) -> None:
         log = self._settings.home.logs / f"{role.name}.log"
         if not role.was_ready or code == StartRefused.exit_code or role.deaths >= DEATHS:
             _say(f"{role.name} cannot be kept running ({_exit_text(code)}): see {log}")
+            if role.last_line:
+                _say(f"the last that {role.name} said: {role.last_line[:_LINE_SHOWN]}")
             self._failed = True
             return
         pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (role.deaths - 1))
