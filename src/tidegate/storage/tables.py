@@ -52,7 +52,7 @@ plugins = _table(
     Column("refers", BigInteger, server_default=text("0")),
     Column("manifest_type", String(127)),
     Column("remote_declaration", Text),
-    Column("source", String(63), server_default=""),
+    Column("source", String(63), server_default=text("''")),
     Index("idx_plugin_unique_identifier", "plugin_unique_identifier", unique=True),
     *_indexed("plugins", "plugin_id", String(255)),
     *_indexed("plugins", "install_type", String(127)),
@@ -83,7 +83,7 @@ plugin_declarations = _table(
 
 endpoints = _table(
     "endpoints",
-    Column("name", String(127), server_default="default"),
+    Column("name", String(127), server_default=text("'default'")),
     Column("hook_id", String(127)),
     Column("expired_at", Moment),
     Column("enabled", Boolean),
