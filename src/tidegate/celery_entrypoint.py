@@ -9,22 +9,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
 
-from tidegate.runtime import celery_guards
+from tidegate.runtime import boot, celery_guards, launcher
 
 _settings = celery_guards.begin()
 
 
 def _build() -> Any:
-    from tidegate.runtime import launcher
-    from tidegate.worker import build_celery
+    """The whole application in a patched process; elsewhere the broker's settings only.
 
+    An unpatched process can ask (``celery inspect``) but never be worker or beat, so it gets no
+    tasks, and is refused before a second went into imports.
+    """
     with launcher.refusals_end_the_process():
+        if boot.stage() is boot.Stage.NEW:
+            from tidegate.jobs import celery_settings
+
+            return Celery("tidegate", changes=celery_settings(_settings))
+        from tidegate.worker import build_celery
+
         return build_celery(_settings)
 
 
-@signals.setup_logging.connect(weak=False)
 def _setup_logging(**_: Any) -> None:
     """Celery's records go where ours go, in the same shape."""
     from tidegate.telemetry.logs import configure_logging
@@ -32,5 +39,6 @@ def _setup_logging(**_: Any) -> None:
     configure_logging(_settings)
 
 
+signals.setup_logging.connect(_setup_logging, weak=False)
 celery = _build()
 celery_guards.accept(celery, _settings)

@@ -1,4 +1,4 @@
-"""Fixtures of the process tests: an environment of their own, and programs that end with the test."""
+"""Fixtures of the process tests: an environment of its own, programs that end with the test."""
 
 from __future__ import annotations
 

@@ -71,9 +71,7 @@ def test_R26_hup_replaces_the_worker_and_the_old_one_drains(probe, environ):
         assert response.read().splitlines()[-1] == b"complete"
 
 
-def test_R18_an_edit_starts_a_new_patched_worker_while_a_stream_is_open(
-    start, environ, tmp_path
-):
+def test_R18_an_edit_starts_a_new_patched_worker_while_a_stream_is_open(start, environ, tmp_path):
     source = tmp_path / "edited.py"
     source.write_text((HERE / "programs/probe.py").read_text())
     program = start("gunicorn", "-c", "python:tidegate.gunicorn_conf", "edited:app", "--reload",

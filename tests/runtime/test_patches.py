@@ -22,7 +22,11 @@ def test_R10_one_helper_applies_the_third_party_patches():
 
 
 def test_R11_the_helper_patches_once_from_fifty_greenlets_and_under_a_second_name(start):
-    program = start("python", "-c", PATCH + """
+    program = start(
+        "python",
+        "-c",
+        PATCH
+        + """
 import importlib.util, sys, gevent
 import grpc.experimental.gevent, psycogreen.gevent
 calls = []
@@ -40,13 +44,17 @@ sys.modules["second"] = second
 spec.loader.exec_module(second)
 second.apply_third_party_patches()
 print(sorted(calls))
-""")
+""",
+    )
     assert program.wait() == 0
     assert program.text.splitlines() == [*LINES, "['init_gevent', 'patch_psycopg']"]
 
 
 def test_R12_the_helper_changes_nothing_in_an_unpatched_process(start):
-    program = start("python", "-c", """
+    program = start(
+        "python",
+        "-c",
+        """
 import grpc.experimental.gevent, psycopg2.extensions
 from tidegate.errors import PatchRefused
 from tidegate.runtime import patches
@@ -55,7 +63,8 @@ try:
 except PatchRefused as error:
     print(error.message)
 print(patches.grpc_patched(), psycopg2.extensions.get_wait_callback())
-""")
+""",
+    )
     assert program.wait() == 0
     message, state = program.text.splitlines()
     assert message.startswith("gevent has not patched os, queue,")
@@ -64,36 +73,52 @@ print(patches.grpc_patched(), psycopg2.extensions.get_wait_callback())
 
 
 def test_R12_a_half_patched_process_is_refused_too(start):
-    program = start("python", "-c", """
+    program = start(
+        "python",
+        "-c",
+        """
 from gevent import monkey; monkey.patch_all(ssl=False)
 from tidegate.runtime import patches
 try:
     patches.apply_third_party_patches()
 except patches.PatchRefused as error:
     print(error.message, patches.grpc_patched(), patches.psycopg2_patched())
-""")
+""",
+    )
     assert program.wait() == 0
     assert "has not patched ssl here" in program.text
     assert program.text.strip().endswith("False False")
 
 
 def test_R13_the_lines_are_out_when_the_process_is_killed_right_after(start):
-    program = start("python", "-c", PATCH + """
+    program = start(
+        "python",
+        "-c",
+        PATCH
+        + """
 import os, signal
 from tidegate.runtime import patches
 patches.apply_third_party_patches()
 os.kill(os.getpid(), signal.SIGKILL)
-""")
+""",
+    )
     assert program.wait() == -signal.SIGKILL
     assert program.text.splitlines() == LINES
 
 
 def test_names_bound_before_the_patch_are_found_by_identity(start):
-    program = start("python", "-c", "import early, time; " + PATCH + """
+    program = start(
+        "python",
+        "-c",
+        "import early, time; "
+        + PATCH
+        + """
 from tidegate.runtime import patches
 print(patches.bound_originals())
 early.sleep, early.SSLContext = time.sleep, None
 print(patches.bound_originals())
-""", PYTHONWARNINGS="ignore")
+""",
+        PYTHONWARNINGS="ignore",
+    )
     assert program.wait() == 0
     assert program.text.splitlines() == ["['early.SSLContext', 'early.sleep']", "[]"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from tidegate.errors import StartRefused
+from tidegate.errors import PatchRefused
 from tidegate.runtime import patches
 from tidegate.runtime.drain import Drain
 
@@ -42,12 +42,17 @@ def serve(command: str) -> None:
     """The last look before serving: PatchRefused unless everything is patched and was in time."""
     patches.require_patched(command)
     if stage() is Stage.NEW or not (patches.grpc_patched() and patches.psycopg2_patched()):
-        raise StartRefused(f"gRPC or psycopg2 do not wait through gevent: start with `{command}`")
+        raise PatchRefused(f"gRPC or psycopg2 do not wait through gevent: start with `{command}`")
+    require_nothing_early(command)
+    _STAGE["now"] = Stage.SERVING
+
+
+def require_nothing_early(command: str) -> None:
+    """PatchRefused naming what was bound to the unpatched library by an import too early."""
     early = patches.bound_originals()
     if early:
         shown = ", ".join(early[:5]) + (", ..." if len(early) > 5 else "")
-        raise StartRefused(
+        raise PatchRefused(
             f"imported before gevent's patch, would block: {shown}: import it later, "
             f"and start with `{command}`"
         )
-    _STAGE["now"] = Stage.SERVING

@@ -27,6 +27,7 @@ from tidegate.runtime.home import prepare_home
 from tidegate.settings import Home, Settings
 
 COMMANDS = {"worker": "tidegate worker", "beat": "tidegate beat"}
+_EITHER = "tidegate worker` or `tidegate beat"
 _ACCEPTED: list[tuple[Any, Settings]] = []
 
 
@@ -41,7 +42,8 @@ def begin() -> Settings:
     with launcher.refusals_end_the_process():
         if not patches.missing_patches():
             patches.rebind_celery_imports()
-            boot.patch(f"{COMMANDS['worker']}` or `{COMMANDS['beat']}")
+            boot.patch(_EITHER)
+            boot.require_nothing_early(_EITHER)
         return prepare_home(os.environ)
     raise AssertionError("unreachable")
 
