@@ -79,9 +79,10 @@ def test_a_part_at_its_limit_is_taken_and_one_byte_more_is_not() -> None:
 def test_the_limit_holds_while_the_body_still_comes() -> None:
     reader = MultipartReader(BOUNDARY, {"big": 1000})
     reader.feed(body(("big", b""), end=b"")[: -len(b"\r\n--a1b2")])
+    for _ in range(10):
+        reader.feed(b"x" * 100)
     with pytest.raises(BadRequest, match="larger than"):
-        for _ in range(100):
-            reader.feed(b"x" * 100)
+        reader.feed(b"x" * 100)
 
 
 def test_a_part_that_nobody_asked_for_is_bounded_too() -> None:

@@ -29,6 +29,7 @@ from tidegate.errors import (
 )
 from tidegate.ids import PluginIdentifier, is_uuid
 from tidegate.storage import declarations, install_tasks, installations
+from tidegate.storage.blobs import Layout
 from tidegate.storage.declarations import Declaration
 from tidegate.storage.install_tasks import Task
 from tidegate.storage.installations import Installation
@@ -64,6 +65,7 @@ class Management:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._settings = services.settings
+        self._layout = Layout(services.settings)
         self._icons = _Icons(services.settings.plugin_media_cache_size)
 
     # ------------------------------------------------------------------ packages
@@ -111,8 +113,7 @@ class Management:
             raise NotFound("no such asset")
         data = self._icons.get(name)
         if data is None:
-            key = f"{self._settings.plugin_media_cache_path}/{name}"
-            data = self._services.blobs.load(key)
+            data = self._services.blobs.load(self._layout.asset(name))
             self._icons.put(name, data)
         return Response(200, data, content_type="application/octet-stream")
 
