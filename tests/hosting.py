@@ -194,8 +194,12 @@ class Running:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def close(self) -> None:
-        """End everything."""
+        """End everything; folders of plugins that only this test knows are removed."""
         self.host.stop(grace=0.0)
+        for key in self.shelf.blobs:
+            identifier = key.removeprefix("plugin_packages/")
+            if "/misbehave-" in identifier:
+                self.host.provision.remove(identifier)
         self.client.close()
         self.server.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -21,6 +21,8 @@ _KEPT: Final = 3
 _LINE: Final = 8 << 10
 _PER_SECOND: Final = 200.0
 _BURST: Final = 1000.0
+#: After a flood lines are written again from here on, so that they do not trickle one by one.
+_RESUME: Final = 50.0
 # What would move a reader's cursor or colour the terminal; tab is harmless.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _close = monkey.get_original("os", "close")
@@ -39,6 +41,7 @@ class PluginLog:
         self._size = 0
         self._tokens = _BURST
         self._filled_at = SYSTEM_CLOCK.monotonic()
+        self._flooded = False
         self.dropped = 0
         self.failures = 0
 
@@ -54,7 +57,8 @@ class PluginLog:
     def room(self) -> bool:
         """Whether a line would be written now. Lets a reader skip work for a flood."""
         self._refill()
-        return self._tokens >= 1.0
+        self._flooded = self._tokens < (_RESUME if self._flooded else 1.0)
+        return not self._flooded
 
     def drop(self, lines: int) -> None:
         """Count lines that were not even offered."""
@@ -67,8 +71,7 @@ class PluginLog:
             _close(fd)
 
     def _line(self, source: str, line: str) -> None:
-        self._refill()
-        if self._tokens < 1.0:
+        if not self.room:
             self.dropped += 1
             return
         self._tokens -= 1.0

@@ -1,0 +1,73 @@
+"""A plugin's log: bounded in lines and bytes, harmless to a terminal, never raising."""
+
+import pytest
+
+from tidegate.hosts import plugin_log
+from tidegate.hosts.plugin_log import PluginLog
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "plugins/acme/x.log"
+
+
+def test_lines_come_with_time_and_source(path):
+    log = PluginLog(path)
+    log.write("stdout", b"one\ntwo\n\n")
+    log.write("warning", "three")
+    log.close()
+    lines = path.read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "stdout one",
+        "stdout two",
+        "warning three",
+    ]
+    assert lines[0].startswith("20")
+
+
+def test_what_would_move_the_cursor_is_written_out(path):
+    log = PluginLog(path)
+    log.write("stdout", b"\x1b[31mred\x07 \xff")
+    log.close()
+    assert path.read_text().split(" ", 2)[2] == "\\x1b[31mred\\x07 \\xff\n"
+
+
+def test_T_P1_a_flood_is_cut_and_says_so(path, monkeypatch):
+    log = PluginLog(path)
+    monkeypatch.setattr(plugin_log, "_RESUME", 1e9)
+    for number in range(3000):
+        log.write("stdout", f"line {number}")
+    dropped = log.dropped
+    assert 1000 < dropped < 2000
+    monkeypatch.undo()
+    log._tokens = 500.0
+    log.write("stdout", "after")
+    log.close()
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3000 - dropped + 2
+    assert f"{dropped} lines dropped" in lines[-2]
+
+
+def test_files_rotate_and_the_oldest_goes(path, monkeypatch):
+    monkeypatch.setattr(plugin_log, "_SIZE", 1000)
+    log = PluginLog(path)
+    for _ in range(100):
+        log.write("stdout", "x" * 200)
+    log.close()
+    names = sorted(one.name for one in path.parent.iterdir())
+    assert names[-3:] == ["x.log.1", "x.log.2", "x.log.3"]
+    assert len(names) <= 4
+
+
+def test_a_long_line_is_cut(path):
+    log = PluginLog(path)
+    log.write("stderr", b"y" * 1_000_000)
+    log.close()
+    assert path.stat().st_size < 9000
+
+
+def test_T_R2_a_log_that_cannot_be_written_costs_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    log = PluginLog(tmp_path / "file/x.log")
+    log.write("stdout", "lost")
+    assert log.failures == 1
