@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, final
 
-from gevent import get_hub
+from gevent import get_hub, sleep
 
 from tidegate.api.transmit import hang_up, head, send_all
 from tidegate.api.watch import ClientWatch
@@ -26,6 +26,8 @@ from tidegate.wire.sse import LAST_CHUNK, chunked
 
 #: Small writes are gathered while more is ready, up to this many bytes.
 _GATHER: Final = 1 << 16
+#: More than this is not formatted and sent at a stretch: other streams wait meanwhile.
+_SLICE: Final = 1 << 20
 _TIMEOUTS: Final = (DeadlineExceeded, IdleTimeout)
 
 
@@ -136,8 +138,12 @@ class SocketStream:
                 return self._fail(pieces, error)
             if not bodies:
                 break
-            pieces += events(bodies)
             size += sum(map(len, bodies))
+            if size > _SLICE:
+                self._send_sliced(pieces, bodies)
+                pieces, size = [], 0
+                continue
+            pieces += events(bodies)
             if size >= _GATHER or not source.ready:
                 self._send(pieces)
                 pieces, size = [], 0
@@ -145,6 +151,16 @@ class SocketStream:
             return Outcome.CLIENT_LEFT, None
         self._send(pieces, last=True)
         return Outcome.SUCCESS, None
+
+    def _send_sliced(self, pieces: list[bytes], bodies: list[bytes]) -> None:
+        """Send what a slow client let pile up, and let others run in between."""
+        start = size = 0
+        for end, body in enumerate(bodies, 1):
+            size += len(body)
+            if size >= _SLICE or end == len(bodies):
+                self._send([*pieces, *self._answer.events(bodies[start:end])])
+                pieces, start, size = [], end, 0
+                sleep(0)
 
     def _fail(self, pieces: list[bytes], error: CallFailed) -> tuple[Outcome, Response | None]:
         if self._gone:
