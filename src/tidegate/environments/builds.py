@@ -80,6 +80,14 @@ class Environments:
         the name under which :meth:`release` gives it back. Called by ``hosts`` before a plugin is
         started; EnvironmentFailed has the step and the tool's own words.
         """
+        try:
+            return self._ensure(folder, python, checksum, user, progress)
+        except OSError as error:
+            raise EnvironmentFailed(f"environment cannot be written: {error}") from error
+
+    def _ensure(
+        self, folder: Path, python: str, checksum: str, user: str, progress: Progress
+    ) -> Environment:
         # A lock may be long and its parser is slow: not in the hub's thread.
         look = (folder, self._settings, checksum)
         project: Project = get_hub().threadpool.apply(read_project, look)
@@ -132,9 +140,6 @@ class Environments:
             self._fill(temporary, project, interpreter, progress)
             _write_marker(temporary / _MARKER, key, interpreter)
             temporary.rename(self._root / key)
-        except OSError as error:
-            _remove(temporary)
-            raise EnvironmentFailed(f"environment cannot be written: {error}") from error
         except BaseException:
             _remove(temporary)
             raise

@@ -1,0 +1,242 @@
+"""Environments built by the real uv, from wheels that the test makes: no network."""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import gevent
+import pytest
+
+from tidegate.environments import Environments
+from tidegate.environments.tool import Tools
+from tidegate.errors import EnvironmentFailed
+from tidegate.settings import Settings
+
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYPROJECT = """
+[project]
+name = "{name}"
+version = "0.1.0"
+requires-python = ">=3.12"
+dependencies = ["{dependency}"]
+"""
+
+
+def wheel(folder, name, version):
+    """A wheel with one module that knows its version."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        archive.writestr(f"{info}/METADATA", metadata)
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{info}/WHEEL", tags)
+        names = [f"{name}.py", f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"]
+        archive.writestr(f"{info}/RECORD", "".join(f"{one},,\n" for one in names))
+    return path
+
+
+class Site:
+    """A machine with an index of two wheels, and environments below a folder of its own."""
+
+    def __init__(self, tmp_path, **variables):
+        self.root = tmp_path
+        self.wheels = tmp_path / "wheels"
+        for version in ("1.0", "2.0"):
+            wheel(self.wheels, "tiny", version)
+        self.environ = {
+            **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME")},
+            "UV_FIND_LINKS": str(self.wheels),
+            "UV_NO_INDEX": "true",
+        }
+        given = {"TIDEGATE_HOME": str(tmp_path / "home"), "PIP_VERBOSE": "false"}
+        given |= {name.upper(): value for name, value in variables.items()}
+        self.settings = Settings.load(given)
+        self.environments = Environments(self.settings, self.environ)
+        self.place = self.settings.working_path / ".environments"
+        self.said = []
+
+    def plugin(self, name, dependency="tiny==1.0", *, lock=True):
+        folder = self.root / name
+        folder.mkdir()
+        text = PYPROJECT.format(name=name, dependency=dependency)
+        (folder / "pyproject.toml").write_text(text)
+        (folder / "main.py").write_text("import tiny\n")
+        if lock:
+            tools = Tools(self.settings, self.environ)
+            arguments = ["lock", "--python", sys.executable]
+            tools.run_uv(arguments, folder=folder, on_line=self.said.append)
+        return folder
+
+    def ensure(self, folder, user=""):
+        self.said = []
+        return self.environments.ensure(
+            folder,
+            python=MINOR,
+            checksum=hashlib.sha256(folder.name.encode()).hexdigest(),
+            user=user or folder.name,
+            progress=lambda step, message: self.said.append(message),
+        )
+
+    @property
+    def builds(self):
+        return sum(message.startswith("creating an environment") for message in self.said)
+
+    def left_over(self):
+        return [path.name for path in self.place.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+def version_in(environment):
+    command = [environment.python, "-c", "import tiny, sys; print(tiny.VERSION, sys.prefix)"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_the_lock_is_obeyed_and_the_result_is_compiled_and_named_by_its_closure(site):
+    folder = site.plugin("a")
+    environment = site.ensure(folder)
+    assert version_in(environment) == ["1.0", str(environment.folder)]
+    assert environment.folder == site.place / environment.key
+    assert list(environment.folder.rglob("__pycache__/tiny.*.pyc"))
+    assert site.left_over() == []
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "main.py",
+        "pyproject.toml",
+        "uv.lock",
+    ]
+
+
+def test_plugins_with_one_closure_share_and_the_second_is_at_once(site):
+    one = site.ensure(site.plugin("a"))
+    two = site.ensure(site.plugin("b"))
+    assert one == two
+    assert site.builds == 0
+    other = site.ensure(site.plugin("c", "tiny==2.0"))
+    assert other.key != one.key
+    assert version_in(other)[0] == "2.0"
+
+
+def test_T_I2_twenty_requests_at_once_are_one_build(site):
+    folder = site.plugin("a")
+    site.said = said = []
+    waiting = [
+        gevent.spawn(
+            site.environments.ensure,
+            folder,
+            python=MINOR,
+            checksum="c",
+            user=f"user{number}",
+            progress=lambda step, message: said.append(message),
+        )
+        for number in range(20)
+    ]
+    gevent.joinall(waiting, raise_error=True)
+    assert len({one.value for one in waiting}) == 1
+    assert sum(message.startswith("creating") for message in said) == 1
+
+
+def test_another_process_that_builds_the_same_is_waited_for(site):
+    folder = site.plugin("a")
+    key = site.ensure(folder).key
+    (site.place / key / "tidegate.json").unlink()
+    with (site.place / f"{key}.lock").open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        waiting = gevent.spawn(site.ensure, folder)
+        gevent.sleep(0.3)
+        assert not waiting.ready()
+        assert site.builds == 0
+    waiting.get(timeout=20)
+    assert site.builds == 1
+
+
+def test_T_I1_a_build_that_was_killed_is_thrown_away_and_done_again(site):
+    folder = site.plugin("a")
+    waiting = gevent.spawn(site.ensure, folder)
+    while not any(path.name.startswith(".tmp-") for path in site.place.glob(".tmp-*/*")):
+        if list(site.place.glob(".tmp-*")):
+            break
+        gevent.sleep(0.001)
+    waiting.kill()
+    assert site.left_over() == []
+    (site.place / f".tmp-{'0' * 32}").mkdir()
+    environment = site.ensure(folder)
+    assert version_in(environment)[0] == "1.0"
+
+
+def test_an_environment_without_its_interpreter_is_built_again(site):
+    folder = site.plugin("a")
+    environment = site.ensure(folder)
+    environment.python.unlink()
+    assert version_in(site.ensure(folder))[0] == "1.0"
+    assert site.builds == 1
+
+
+def test_what_uv_says_is_the_error_and_nothing_is_left(site):
+    folder = site.plugin("a", "missing==1.0", lock=False)
+    with pytest.raises(EnvironmentFailed) as caught:
+        site.ensure(folder)
+    assert "uv sync: exit code 1" in caught.value.message
+    assert "your project depends on missing==1.0" in caught.value.message
+    assert site.left_over() == []
+    assert not list(site.place.glob("*/tidegate.json"))
+
+
+def test_without_a_lock_it_is_resolved_and_the_plugins_folder_stays_as_it_was(site):
+    folder = site.plugin("a", "tiny", lock=False)
+    assert version_in(site.ensure(folder))[0] == "2.0"
+    assert sorted(path.name for path in folder.iterdir()) == ["main.py", "pyproject.toml"]
+    site.ensure(folder)
+    assert site.builds == 0
+
+
+def test_requirements_come_from_the_mirror_when_one_is_set(tmp_path):
+    index = tmp_path / "index/tiny"
+    index.mkdir(parents=True)
+    path = wheel(tmp_path / "mirrored", "tiny", "3.0")
+    (index / "index.html").write_text(f'<a href="{path.as_uri()}">{path.name}</a>')
+    site = Site(tmp_path, pip_mirror_url=(tmp_path / "index").as_uri())
+    del site.environ["UV_NO_INDEX"], site.environ["UV_FIND_LINKS"]
+    site.environments = Environments(site.settings, site.environ)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(PYPROJECT.format(name="a", dependency="tiny==1.0"))
+    (folder / "requirements.txt").write_text("tiny\n")
+    assert version_in(site.ensure(folder))[0] == "3.0"
+
+
+def test_an_environment_goes_with_its_last_user(site):
+    one, two = site.plugin("a"), site.plugin("b")
+    environment = site.ensure(one)
+    site.ensure(two)
+    site.environments.release("a")
+    assert environment.folder.exists()
+    site.environments.release("b")
+    site.environments.release("b")
+    assert not environment.folder.exists()
+    assert site.left_over() == []
+    assert version_in(site.ensure(one))[0] == "1.0"
+
+
+def test_plugin_code_is_compiled_and_a_file_that_does_not_compile_is_its_own_affair(site):
+    folder = site.plugin("a")
+    environment = site.ensure(folder)
+    (folder / "wrong.py").write_text("def (:\n")
+    site.environments.compile_folder(environment, folder)
+    assert [path.name.split(".")[0] for path in folder.rglob("*.pyc")] == ["main"]
+
+
+def test_T_R2_a_place_that_cannot_be_written_is_said_so(site):
+    folder = site.plugin("a")
+    site.place.parent.mkdir(parents=True, exist_ok=True)
+    site.place.write_text("in the way")
+    with pytest.raises(EnvironmentFailed, match="environment cannot be written"):
+        site.ensure(folder)
