@@ -26,7 +26,9 @@ def _build() -> Any:
         if boot.stage() is boot.Stage.NEW:
             from tidegate.jobs import celery_settings
 
-            return Celery("tidegate", changes=celery_settings(_settings))
+            # A beat would open its default schedule file before it is refused.
+            scheduler = {"beat_scheduler": "celery.beat:Scheduler"}
+            return Celery("tidegate", changes={**celery_settings(_settings), **scheduler})
         from tidegate.worker import build_celery
 
         return build_celery(_settings)

@@ -36,7 +36,9 @@ def main() -> None:
         stop = _stop_event()
         server.start()
     fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
+    fingerprint.keep("host", settings.home)
     stop.wait()
+    fingerprint.forget("host", settings.home)
     host.stop(settings.tidegate_grace)
     server.stop()
     lock.close()
@@ -60,6 +62,8 @@ def compose(settings: Settings) -> tuple[Any, Any]:
         path=link_socket(settings),
         tcp=settings.tidegate_link_tcp,
     )
+    host.notify = server.notify
+    host.fingerprint = partial(fingerprint.fingerprint, "host")
     host.notify = server.notify
     host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server

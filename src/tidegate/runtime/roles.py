@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, final
 
-from tidegate.runtime.home import link_socket, write_whole
+from tidegate.runtime.home import write_whole
+from tidegate.runtime.readiness import readiness
 from tidegate.settings import Settings
 
 #: A role that lived this long has shown that it works: its deaths are counted anew.
@@ -118,6 +117,7 @@ class Role:
         self._log = RoleLog(settings.home.logs / f"{name}.log", name, quiet=quiet)
         self._started_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
+        self._readiness = readiness(name, settings)
 
     @property
     def pid(self) -> int:
@@ -155,7 +155,7 @@ class Role:
 
     def check_ready(self) -> bool:
         """Ask a starting role whether it serves. True once, when it begins to."""
-        if self.state is not State.STARTING or not _PROBES[self.name](self):
+        if self.state is not State.STARTING or not self._readiness.ask(self.pid):
             return False
         self.state, self.was_ready = State.READY, True
         return True
@@ -164,7 +164,7 @@ class Role:
         """Exit code if the process has ended since the last call (negative: by a signal)."""
         if self._process is None or (code := self._process.poll()) is None:
             return None
-        self._sweep(code)
+        self._sweep()
         self.deaths = 1 if now - self._started_at > HEALTHY_AFTER else self.deaths + 1
         self.state = State.DOWN
         return code
@@ -178,7 +178,8 @@ class Role:
         """Kill the whole process group and reap it."""
         if self._process is not None:
             _kill_group(self._process.pid)
-            self._sweep(self._process.wait())
+            self._process.wait()
+            self._sweep()
 
     def close(self) -> None:
         """Nothing more is started. Called when the supervisor ends."""
@@ -196,28 +197,18 @@ class Role:
         return self._started_at
 
     @property
-    def home_run(self) -> Path:
-        """``run/`` of the data folder, for the probes."""
-        return self._settings.home.run
-
-    @property
-    def settings(self) -> Settings:
-        """The settings, for the probes."""
-        return self._settings
-
-    @property
     def _pid_file(self) -> Path:
         return self._settings.home.run / f"{self.name}.pid"
 
-    def _sweep(self, code: int) -> None:
+    def _sweep(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
+        self._readiness.forget()
         _kill_group(process.pid)
         if process.stdout is not None:
             self._drain(process.stdout)  # type: ignore[arg-type]
         self._pid_file.unlink(missing_ok=True)
-        del code
 
     def _drain(self, output: BinaryIO) -> None:
         try:
@@ -242,41 +233,3 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _host_answers(role: Role) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(os.fsencode(link_socket(role.settings))) == 0
-
-
-def _wrote_fingerprint(role: Role) -> bool:
-    try:
-        return bool(
-            json.loads((role.home_run / f"{role.name}.json").read_bytes())["pid"] == role.pid
-        )
-    except (FileNotFoundError, ValueError, KeyError):
-        return False
-
-
-def _api_answers(role: Role) -> bool:
-    try:
-        with socket.create_connection(api_address(role.settings), timeout=0.5) as probe:
-            probe.sendall(b"GET /health/check HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            return b" 200 " in probe.recv(64)
-    except OSError:
-        return False
-
-
-def api_address(settings: Settings) -> tuple[str, int]:
-    """Where a process of this machine reaches the api."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared
-    return everywhere.get(settings.server_host, settings.server_host), settings.server_port
-
-
-_PROBES: dict[str, Callable[[Role], bool]] = {
-    "host": _host_answers,
-    "worker": _wrote_fingerprint,
-    "beat": _wrote_fingerprint,
-    "api": _api_answers,
-}

@@ -24,7 +24,8 @@ from typing import final
 from tidegate.errors import StartRefused
 from tidegate.runtime import launcher
 from tidegate.runtime.home import take_lock
-from tidegate.runtime.roles import DEATHS, Role, State, api_address
+from tidegate.runtime.readiness import api_address
+from tidegate.runtime.roles import DEATHS, Role, State
 from tidegate.settings import Settings
 
 START_ORDER = ("host", "worker", "beat", "api")
