@@ -25,6 +25,9 @@ from tidegate.errors import DatabaseUnavailable
 from tidegate.settings import Settings
 from tidegate.storage import postgresql, sqlite
 
+POOL_PATIENCE = 10.0
+"""Seconds that a greenlet waits for a connection when all of them are in use."""
+
 
 @final
 class Database:
@@ -61,13 +64,13 @@ class Database:
     @cached_property
     def _write_engine(self) -> Engine:
         if self.kind == "sqlite":
-            return sqlite.write_engine(self._settings.home.database)
+            return sqlite.write_engine(self._settings.home.database, POOL_PATIENCE)
         return _postgresql_engine(self._settings, limited=self._limited)
 
     @cached_property
     def _read_engine(self) -> Engine:
         if self.kind == "sqlite":
-            return sqlite.read_engine(self._settings.home.database)
+            return sqlite.read_engine(self._settings.home.database, POOL_PATIENCE)
         return self._write_engine.execution_options(postgresql_readonly=True)
 
 
@@ -78,7 +81,7 @@ def _postgresql_engine(settings: Settings, *, limited: bool) -> Engine:
         "pool_size": keep or 1,
         "max_overflow": settings.db_max_open_conns - (keep or 1),
         "pool_recycle": settings.db_conn_max_lifetime or -1,
-        "pool_timeout": 10,
+        "pool_timeout": POOL_PATIENCE,
         "pool_pre_ping": True,
         "pool_use_lifo": True,
     }
@@ -98,7 +101,7 @@ def _named_errors(kind: str) -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise DatabaseUnavailable(
-            f"no free database connection within 10 s ({kind})", reason="pool"
+            f"no free database connection within {POOL_PATIENCE:g} s ({kind})", reason="pool"
         ) from error
     except (OperationalError, InterfaceError) as error:
         raise _unavailable(kind, error.orig) from error

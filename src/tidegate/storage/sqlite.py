@@ -25,9 +25,6 @@ from tidegate.storage.guard import SwitchGuard
 LOCK_PATIENCE = 5.0
 """Seconds for which BEGIN is retried while another process holds the write lock."""
 
-POOL_PATIENCE = 10.0
-"""Seconds that a greenlet queues for the connection of its own process."""
-
 _PRAGMAS = (
     "synchronous=normal",
     "foreign_keys=on",
@@ -37,18 +34,21 @@ _PRAGMAS = (
 )
 
 
-def write_engine(path: Path) -> Engine:
-    """One connection; every transaction is BEGIN IMMEDIATE and guarded against switches."""
-    engine = _engine(path, ("journal_mode=wal", *_PRAGMAS), pool_size=1, max_overflow=0)
+def write_engine(path: Path, patience: float) -> Engine:
+    """One connection; every transaction is BEGIN IMMEDIATE and guarded against switches.
+
+    ``patience``: seconds that a greenlet queues for a connection of its own process.
+    """
+    engine = _engine(path, ("journal_mode=wal", *_PRAGMAS), patience, pool_size=1, max_overflow=0)
     event.listen(engine, "begin", _begin_write)
     event.listen(engine, "commit", _commit_write)
     event.listen(engine, "rollback", _rollback_write)
     return engine
 
 
-def read_engine(path: Path) -> Engine:
+def read_engine(path: Path, patience: float) -> Engine:
     """Up to ten connections that cannot write."""
-    engine = _engine(path, (*_PRAGMAS, "query_only=on"), pool_size=5, max_overflow=5)
+    engine = _engine(path, (*_PRAGMAS, "query_only=on"), patience, pool_size=5, max_overflow=5)
     event.listen(engine, "begin", _begin_read)
     return engine
 
@@ -79,11 +79,11 @@ def patiently[T](action: Callable[[], T]) -> T:
         pause = min(pause * 2, 0.02)
 
 
-def _engine(path: Path, pragmas: tuple[str, ...], **pool: int) -> Engine:
+def _engine(path: Path, pragmas: tuple[str, ...], patience: float, **pool: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
-        pool_timeout=POOL_PATIENCE,
+        pool_timeout=patience,
         connect_args={"check_same_thread": False, "timeout": 0},
         **pool,
     )
