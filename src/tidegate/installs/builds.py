@@ -16,11 +16,20 @@ from gevent.event import Event
 from tidegate.deadline import Deadline
 from tidegate.errors import HostLost, InstallFailed, TidegateError
 from tidegate.installs.host_control import HostControl
-from tidegate.installs.states import BUILD_STEPS, InstallState
+from tidegate.installs.states import InstallState
 from tidegate.telemetry.logs import get_log
 
 log = get_log("installs")
 
+_STATES = {
+    "unpack": InstallState.RESOLVING,
+    "environment": InstallState.BUILDING,
+    "start": InstallState.PROBING,
+    "ready": InstallState.PROBING,
+}
+"""The host's steps, as states of the installation."""
+
+_FAILED = "failed to launch plugin"
 _PAUSES = (0.2, 0.5, 1.0)
 """Seconds between tries to reach a host that is not there; the last one repeats."""
 
@@ -47,7 +56,8 @@ class Build:
     def result(self) -> None:
         """After the end: InstallFailed with the reason when it failed."""
         if self.failure is not None:
-            raise InstallFailed(f"failed to launch plugin: {reason_of(self.failure)}")
+            reason = reason_of(self.failure)
+            raise InstallFailed(f"{_FAILED}: {reason.removeprefix(_FAILED + ': ')}")
 
     def stop(self) -> None:
         """Nobody waits any more: the host's work is cancelled."""
@@ -85,9 +95,7 @@ class Build:
             self._note(str(progress.get("step", "")), str(progress.get("message", "")))
 
     def _note(self, step: str, message: str) -> None:
-        known = next((one for one in BUILD_STEPS if one.value == step), None)
-        if known is not None:
-            self.step = known
+        self.step = _STATES.get(step, self.step)
         self.message = message or step
 
 

@@ -2,7 +2,7 @@
 
 | op | params | progress |
 |---|---|---|
-| ``install`` | ``identifier`` | ``{"step", "message"}``; step: resolving, building, probing |
+| ``install`` | ``identifier`` | ``{"step", "message"}``: unpack, environment, start, ready |
 | ``stop`` | ``identifier`` | anything; ends when the plugin's calls are over and it is gone |
 | ``remove`` | ``identifier`` | anything; working folder and environment are gone then |
 | ``changed`` | ``generation`` | nothing; the host tells every api process |

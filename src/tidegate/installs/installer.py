@@ -23,7 +23,7 @@ from tidegate.installs.payloads import InstallPayload
 from tidegate.installs.runner import send_job
 from tidegate.installs.shelf import Shelf
 from tidegate.installs.uploads import Uploaded, Uploads
-from tidegate.jobs import Sender
+from tidegate.jobs import JobSender
 from tidegate.settings import Settings
 from tidegate.storage import Database, declarations, generation, install_tasks, installations
 from tidegate.storage.blobs import BlobStore
@@ -59,7 +59,7 @@ class Installer:
         settings: Settings,
         database: Database,
         blobs: BlobStore,
-        sender: Sender,
+        sender: JobSender,
         *,
         catalogue: Catalogue | None = None,
         host: HostControl | None = None,

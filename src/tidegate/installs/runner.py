@@ -20,7 +20,7 @@ from tidegate.installs.retire_job import RetireJob
 from tidegate.installs.run import LEASE, FailPoint, Run, no_fail_point
 from tidegate.installs.shelf import Shelf
 from tidegate.installs.uploads import Uploads
-from tidegate.jobs import INSTALLS, UPKEEP, Sender
+from tidegate.jobs import INSTALLS, UPKEEP, JobSender
 from tidegate.settings import Settings
 from tidegate.storage import Database, install_tasks, job_rows
 from tidegate.storage.blobs import BlobStore
@@ -42,7 +42,7 @@ LOST_AFTER: Final = timedelta(seconds=60)
 _LOST: Final = "interrupted: nothing works on this installation any more; install it again"
 
 
-def send_job(sender: Sender, job: JobRow) -> None:
+def send_job(sender: JobSender, job: JobRow) -> None:
     """Tell the worker of a job that was committed. Never raises: the schedule looks as well."""
     queue = UPKEEP if job.kind == payloads.RETIRE else INSTALLS
     try:
@@ -61,7 +61,7 @@ class JobRunner:
         database: Database,
         blobs: BlobStore,
         host: HostControl,
-        sender: Sender,
+        sender: JobSender,
         *,
         fail_point: FailPoint = no_fail_point,
     ) -> None:

@@ -79,9 +79,9 @@ class Uploads:
         understood = self._understand(data, must_be_signed=must_be_signed)
         identifier = str(understood.uploaded.identifier)
         known = self._shelf.has_package(identifier)
-        fresh_icons: list[str] = []
+        fresh_icons = self._shelf.missing_icons(understood.icons)
         try:
-            fresh_icons = self._shelf.put_icons(understood.icons)
+            self._shelf.put_icons(understood.icons)
             self._shelf.put_package(identifier, data)
             self._declare(identifier, understood.text)
         except BaseException:

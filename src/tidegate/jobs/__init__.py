@@ -6,6 +6,6 @@ known by file locks (``owners``).
 """
 
 from tidegate.jobs.broker import INSTALLS, UPKEEP, celery_settings
-from tidegate.jobs.sender import Sender
+from tidegate.jobs.sender import JobSender, Sender
 
-__all__ = ["INSTALLS", "UPKEEP", "Sender", "celery_settings"]
+__all__ = ["INSTALLS", "UPKEEP", "JobSender", "Sender", "celery_settings"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -13,6 +13,14 @@ from tidegate.jobs.broker import INSTALLS, celery_settings
 from tidegate.settings import Settings
 
 _RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 0.5}
+
+
+class JobSender(Protocol):
+    """Whoever takes messages for the worker: :class:`Sender`, or a stand-in of ``testing``."""
+
+    def send(self, task_name: str, *args: Any, queue: str = INSTALLS) -> None:
+        """See :meth:`Sender.send`."""
+        ...
 
 
 @final

@@ -190,6 +190,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     )
 
     @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """No host and no port: kombu would warn that it takes localhost."""
+        return {"hostname": None, "port": None}
+
+    @property
     def file(self) -> QueueFile:
         """The broker's file in this process; sqlite3.Error when it cannot be opened."""
         return QueueFile.at(Path("/", self.client.virtual_host or ""))

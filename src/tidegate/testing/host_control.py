@@ -17,9 +17,9 @@ from gevent.event import Event
 from tidegate.deadline import Deadline
 
 INSTALL_STEPS = (
-    {"step": "resolving", "message": "resolving dependencies"},
-    {"step": "building", "message": "installing dependencies"},
-    {"step": "probing", "message": "waiting for the first heartbeat"},
+    {"step": "unpack", "message": "unpacking the package"},
+    {"step": "environment", "message": "installing dependencies"},
+    {"step": "start", "message": "starting the plugin"},
 )
 
 
@@ -60,7 +60,7 @@ class ScriptedHost:
 
     @contextmanager
     def held(self, place: str) -> Iterator[Event]:
-        """Calls wait at ``place`` (an op, or ``install:building``) until the block ends.
+        """Calls wait at ``place`` (an op, or ``install:environment``) until the block ends.
 
         Gives the event that lets them go earlier.
         """

@@ -1,0 +1,169 @@
+"""A house with everything below the doors but the host, which follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+
+import pytest
+from gevent import GreenletExit
+from sqlalchemy import text
+
+from tests.servers import PostgresServer, postgres_fixture  # noqa: F401 - found by its name
+from tidegate.installs import Catalogue, InstallAnswer, Installer, InstallState, JobRunner
+from tidegate.installs.run import no_fail_point
+from tidegate.installs.shelf import Shelf
+from tidegate.packages import build_package, open_package
+from tidegate.settings import Settings
+from tidegate.storage import Database, install_tasks, installations, job_rows, migrate
+from tidegate.storage.blobs import open_blobs
+from tidegate.storage.install_tasks import Task, TaskEntry
+from tidegate.storage.installations import Installation
+from tidegate.testing.host_control import ScriptedHost
+from tidegate.testing.job_sender import InProcessSender
+
+HELLO = Path(__file__).parents[3] / "examples" / "hello"
+TENANT = "0198c5d2-0000-7000-8000-000000000001"
+OTHER = "0198c5d2-0000-7000-8000-000000000002"
+
+
+class Killed(GreenletExit):
+    """What a test throws at a fail point: nothing of ours catches it, as nothing catches -9."""
+
+
+@cache
+def package(version: str = "0.0.1") -> bytes:
+    """The sample plugin in some version."""
+    manifest = (HELLO / "manifest.yaml").read_text("utf-8").replace("0.0.1", version)
+    return build_package(HELLO, extra={"manifest.yaml": manifest.encode()})
+
+
+@cache
+def identifier(version: str = "0.0.1") -> str:
+    """Its unique identifier."""
+    return str(open_package(package(version), limit=1 << 26).identifier)
+
+
+class House:
+    """Everything that installs needs, wired as api and worker wire it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings)
+        self.blobs = open_blobs(settings)
+        self.shelf = Shelf(settings, self.blobs)
+        self.host = ScriptedHost()
+        self.sender = InProcessSender()
+        self.catalogue = Catalogue(self.database)
+        self.installer = Installer(
+            settings, self.database, self.blobs, self.sender, catalogue=self.catalogue
+        )
+        self.new_worker()
+
+    def new_worker(self, fail_point: Callable[[InstallState, bool], None] = no_fail_point) -> None:
+        """As after a restart: another owner, nothing in memory."""
+        self.sender.runner = JobRunner(
+            self.settings,
+            self.database,
+            self.blobs,
+            self.host,
+            self.sender,
+            fail_point=fail_point,
+        )
+
+    @property
+    def worker(self) -> JobRunner:
+        assert self.sender.runner is not None
+        return self.sender.runner
+
+    def upload(self, version: str = "0.0.1") -> str:
+        self.installer.upload(TENANT, package(version), False)
+        return identifier(version)
+
+    def install(self, name: str, tenant: str = TENANT) -> InstallAnswer:
+        return self.installer.install(tenant, [name], "package", [{}])
+
+    def installed(self, version: str = "0.0.1", tenant: str = TENANT) -> str:
+        """Upload and install to the end."""
+        name = self.upload(version)
+        answer = self.install(name, tenant)
+        self.sender.join()
+        assert answer.all_installed or self.task(answer, tenant).status == "success"
+        return name
+
+    def task(self, answer: InstallAnswer, tenant: str = TENANT) -> Task:
+        with self.database.read() as conn:
+            found = install_tasks.get(conn, tenant, answer.task_id)
+        assert found is not None
+        return found
+
+    def entry(self, answer: InstallAnswer, tenant: str = TENANT) -> TaskEntry:
+        [entry] = self.task(answer, tenant).plugins
+        return entry
+
+    def row(self, tenant: str = TENANT) -> Installation | None:
+        with self.database.read() as conn:
+            return installations.find(conn, tenant, "tidegate/hello")
+
+    def open_jobs(self) -> list[job_rows.JobRow]:
+        with self.database.read() as conn:
+            return job_rows.open_jobs(conn, 0, 100)
+
+    def let_leases_end(self) -> None:
+        """The time that a dead worker's jobs are still its own passes."""
+        with self.database.write() as conn:
+            conn.execute(text("update tidegate_jobs set lease_from = 0, lease_until = 0"))
+
+    def settle(self) -> None:
+        """Run jobs until none is open, as worker and schedule would in time."""
+        self.sender.join()
+        for _ in range(20):
+            if not self.open_jobs():
+                return
+            self.let_leases_end()
+            self.worker.resume_abandoned()
+            self.sender.join()
+        raise AssertionError(f"jobs stay open: {self.open_jobs()}")
+
+    def close(self) -> None:
+        self.sender.join()
+        self.catalogue.close()
+        self.installer.close()
+        self.database.dispose()
+
+
+def _settings(home: Path, more: dict[str, str]) -> Settings:
+    return Settings.load({"TIDEGATE_HOME": str(home), "FORCE_VERIFYING_SIGNATURE": "false", **more})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """SQLite, nothing signed."""
+    return _settings(tmp_path, {})
+
+
+@pytest.fixture
+def house(settings: Settings) -> Iterator[House]:
+    migrate(settings)
+    house = House(settings)
+    yield house
+    house.close()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest) -> PostgresServer | None:
+    """None stands for SQLite."""
+    return request.getfixturevalue("postgres") if request.param == "postgresql" else None
+
+
+@pytest.fixture
+def any_house(server: PostgresServer | None, tmp_path: Path) -> Iterator[House]:
+    """The same on both databases."""
+    with server.database() if server else nullcontext({}) as environ:
+        settings = _settings(tmp_path, environ)
+        migrate(settings)
+        house = House(settings)
+        yield house
+        house.close()
