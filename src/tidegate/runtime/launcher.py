@@ -134,9 +134,9 @@ def _launch_up(settings: Settings, argv: Sequence[str], after_ready: Sequence[st
     if "--print" in argv:
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
-    for role in ROLES:
-        check(role, settings)
     if "--check" in argv:
+        for role in START_ORDER:
+            check(role, settings)
         print("\n".join(shlex.join(command) for command in commands))
         raise SystemExit(0)
     raise SystemExit(

@@ -57,7 +57,8 @@ def run(
     when migrations fail.
     """
     lock = take_lock(settings.home, "up", "`tidegate up` runs already")
-    _adopt_orphans()
+    for name in START_ORDER:
+        launcher.check(name, settings)
     _migrate(settings)
     commands = {name: launcher.command_for(name, settings) for name in START_ORDER}
     environ = _environment(settings, reload=reload)
@@ -97,6 +98,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start, watch, until a signal or a role that cannot be kept."""
+        _adopt_orphans()
         _say(f"starting {', '.join(START_ORDER)}")
         for role in self._roles.values():
             self._start(role)
