@@ -64,8 +64,6 @@ def compose(settings: Settings) -> tuple[Any, Any]:
     )
     host.notify = server.notify
     host.fingerprint = partial(fingerprint.fingerprint, "host")
-    host.notify = server.notify
-    host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
 
 

@@ -199,6 +199,8 @@ def test_status_and_figures_tell_what_runs(shared):
     assert status["instances"][0]["state"] == "ready"
     (figures,) = shared.control("figures").chunks
     assert figures["plugins"][shared.identifier]["served"] >= 1
+    assert figures["up"] == figures["instances"] == 1
+    assert figures["lines"] > 0
     assert figures["plugins"][shared.identifier]["memory_bytes"] > 10 << 20
 
 

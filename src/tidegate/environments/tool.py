@@ -32,7 +32,8 @@ _PASSED: Final = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "ALL_PROXY", "all_proxy", "http_proxy", "https_proxy", "no_proxy",
     "UV_DEFAULT_INDEX", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR",
-    "UV_OFFLINE", "UV_NO_INDEX", "UV_INSECURE_HOST", "UV_HTTP_TIMEOUT", "UV_LINK_MODE", "UV_FIND_LINKS",
+    "UV_OFFLINE", "UV_NO_INDEX", "UV_INSECURE_HOST",
+    "UV_HTTP_TIMEOUT", "UV_LINK_MODE", "UV_FIND_LINKS",
     "UV_EXTRA_INDEX_URL", "UV_KEYRING_PROVIDER", "UV_CONCURRENT_DOWNLOADS",
 )  # fmt: skip
 _close = monkey.get_original("os", "close")

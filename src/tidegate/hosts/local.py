@@ -134,6 +134,7 @@ class LocalInstance:
             self._over.set()
             return
         self._stop_asked = True
+        self._reason = self._reason or "it was stopped"
         self._ending = self._ending or reason
         self._child.stop(self._settings.tidegate_stop_grace)
         self._over.wait(_LAST_WORDS * 2)

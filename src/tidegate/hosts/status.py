@@ -11,6 +11,10 @@ from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.supervisor import Supervisor
 
 _ERROR_SHOWN: Final = 2000
+_TOTALS: Final = (
+    "instances", "sessions", "waiting", "starts", "deaths", "opened", "served",
+    "backlog_bytes", "memory_bytes", "lines", "late", "noise", "damaged",
+)  # fmt: skip
 
 
 def status_of(supervisor: Supervisor) -> dict[str, Any]:
@@ -28,8 +32,14 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
 
 
 def figures_of(supervisors: Iterable[Supervisor]) -> dict[str, Any]:
-    """Numbers of all plugins, by identifier, for metrics."""
-    return {"plugins": {one.identifier: _figures(one) for one in supervisors}}
+    """Numbers for metrics: totals by their names, and each plugin's under ``plugins``."""
+    plugins = {one.identifier: _figures(one) for one in supervisors}
+    totals = {name: sum(one[name] for one in plugins.values()) for name in _TOTALS}
+    return {
+        "up": sum(one["phase"] == "up" for one in plugins.values()),
+        **totals,
+        "plugins": plugins,
+    }
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:
