@@ -78,7 +78,7 @@ class PostgresServer:
     def database(self, template: str = "template1") -> Iterator[dict[str, str]]:
         """A database of its own for one test, dropped afterwards, as DB_* settings."""
         name = f"tidegate_test_{os.getpid()}_{next(_numbers)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         try:
             yield self.environ(name)
         finally:
