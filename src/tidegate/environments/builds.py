@@ -31,6 +31,7 @@ from gevent.lock import BoundedSemaphore
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.closure import Project, read_project
 from tidegate.environments.interpreters import Interpreter, Interpreters
+from tidegate.environments.mirrors import Mirror
 from tidegate.environments.tool import Tools
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
@@ -67,6 +68,7 @@ class Environments:
         self._settings = settings
         self._root = settings.working_path / ".environments"
         self._tools = Tools(settings, given)
+        self._mirror = Mirror(settings)
         self._interpreters = Interpreters(settings, given, self._tools)
         self._building = BoundedSemaphore(_BUILDS_AT_ONCE)
         self._locks: dict[str, BoundedSemaphore] = {}
@@ -89,7 +91,7 @@ class Environments:
         self, folder: Path, python: str, checksum: str, user: str, progress: Progress
     ) -> Environment:
         # A lock may be long and its parser is slow: not in the hub's thread.
-        look = (folder, self._settings, checksum)
+        look = (folder, self._settings, checksum, self._mirror.url())
         project: Project = get_hub().threadpool.apply(read_project, look)
         interpreter = self._interpreters.find(python, project.requires_python)
         key = _key(project, interpreter)
@@ -103,8 +105,13 @@ class Environments:
 
     def compile_folder(self, environment: Environment, folder: Path) -> None:
         """Byte-compile a plugin's own code. A file that does not compile is the plugin's affair."""
-        command = [str(environment.python), "-m", "compileall", "-q", "-x", _SKIPPED]
-        command += shlex.split(self._settings.python_compile_all_extra_args)
+        extra = shlex.split(self._settings.python_compile_all_extra_args)
+        skipped = _SKIPPED
+        while "-x" in extra[:-1]:  # compileall takes one pattern: the operator's joins ours
+            at = extra.index("-x")
+            skipped += f"|{extra[at + 1]}"
+            del extra[at : at + 2]
+        command = [str(environment.python), "-m", "compileall", "-q", "-x", skipped, *extra]
         try:
             self._tools.run([*command, "."], folder=folder, on_line=_ignore)
         except EnvironmentFailed as error:
@@ -172,8 +179,9 @@ class Environments:
         settings = self._settings
         python = str(target / "bin/python")
         shared = ["--python", python, "--no-python-downloads", "--compile-bytecode"]
-        if settings.pip_mirror_url:
-            shared += ["--default-index", settings.pip_mirror_url]
+        mirror = self._mirror.url()
+        if mirror:
+            shared += ["--default-index", mirror]
         if settings.pip_verbose:
             shared.append("-v")
         shared += settings.pip_extra_args.split()

@@ -40,14 +40,15 @@ class Project:
     local: bool
 
 
-def read_project(folder: Path, settings: Settings, checksum: str) -> Project:
+def read_project(folder: Path, settings: Settings, checksum: str, mirror: str = "") -> Project:
     """Look at the dependency files of ``folder``. EnvironmentFailed when there are none.
 
-    ``checksum`` is the package's: it is part of the closure when local sources are.
+    ``checksum`` is the package's: it is part of the closure when local sources are. With a
+    ``mirror`` requirements.txt comes first: a lock names the files of the official index.
     """
     requirements = folder / "requirements.txt"
     pyproject = folder / "pyproject.toml"
-    if requirements.is_file() and (settings.pip_mirror_url or not pyproject.is_file()):
+    if requirements.is_file() and (mirror or not pyproject.is_file()):
         return _requirements(folder, requirements, settings, checksum)
     if not pyproject.is_file():
         raise EnvironmentFailed(

@@ -234,6 +234,16 @@ def test_plugin_code_is_compiled_and_a_file_that_does_not_compile_is_its_own_aff
     assert [path.name.split(".")[0] for path in folder.rglob("*.pyc")] == ["main"]
 
 
+def test_an_operators_pattern_of_what_is_not_compiled_joins_ours(tmp_path):
+    site = Site(tmp_path, python_compile_all_extra_args="-x skipped -j 1")
+    folder = site.plugin("a")
+    for name in ("skipped", ".venv"):
+        (folder / name).mkdir()
+        (folder / name / "module.py").write_text("")
+    site.environments.compile_folder(site.ensure(folder), folder)
+    assert [path.name.split(".")[0] for path in folder.rglob("*.pyc")] == ["main"]
+
+
 def test_T_R2_a_place_that_cannot_be_written_is_said_so(site):
     folder = site.plugin("a")
     site.place.parent.mkdir(parents=True, exist_ok=True)

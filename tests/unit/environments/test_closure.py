@@ -48,7 +48,7 @@ def write(folder, *, name="a", version="1.0", six="1.17.0", source=REGISTRY, mor
 
 def read(folder, checksum="c1", **variables):
     settings = Settings.load({name.upper(): value for name, value in variables.items()})
-    return read_project(folder, settings, checksum)
+    return read_project(folder, settings, checksum, settings.pip_mirror_url)
 
 
 def closure(folder, checksum="c1", *, variables=None, **changes):
