@@ -202,11 +202,10 @@ def metrics_page() -> str:
         "| metric | type | labels | what |",
         "|---|---|---|---|",
     ]
-    for family in metrics.REGISTRY.collect():
-        collector = metrics.REGISTRY._names_to_collectors[family.name]
-        labels = ", ".join(f"`{one}`" for one in collector._labelnames)
-        name = family.name + ("_total" if family.type == "counter" else "")
-        lines.append(f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |")
+    for family in metrics.COUNTED:
+        labels = ", ".join(f"`{one}`" for one in family.label_names)
+        name = family.name + ("_total" if family.kind == "counter" else "")
+        lines.append(f"| `{name}` | {family.kind} | {labels} | {_cell(family.text)} |")
     for figure in metrics.FIGURES:
         kind, end = ("counter", "_total") if figure.counter else ("gauge", "")
         labels = ", ".join(f"`{one}`" for one in figure.labels)

@@ -204,8 +204,8 @@ class Application:
         seconds = monotonic() - record.began
         endpoint = record.route.pattern if record.route is not None else UNKNOWN
         method = record.method if record.route is not None else UNKNOWN
-        metrics.request_counter(method, endpoint, status).inc()
-        metrics.request_timer(method, endpoint).observe(seconds)
+        metrics.HTTP_REQUESTS.labels(method, endpoint, str(status)).inc()
+        metrics.HTTP_SECONDS.labels(method, endpoint).observe(seconds)
         if record.path != HEALTH_PATH or self._settings.health_api_log_enabled:
             client = record.environ.get("REMOTE_ADDR", "")
             self._access.write(record.method, record.path, status, seconds, client)

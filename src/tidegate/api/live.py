@@ -158,7 +158,7 @@ class LiveConnection:
         """Read until the client leaves, the protocol breaks or the server stops."""
         self._sock.settimeout(float(self.door.settings.plugin_max_execution_timeout))
         forget = self.door.drain.on_begin(self._draining)
-        metrics.LIVE_CONNECTIONS.inc()
+        metrics.LIVE_CONNECTIONS.only.inc()
         try:
             while not self._over and self._receive():
                 pass
@@ -166,7 +166,7 @@ class LiveConnection:
             log.debug("live client lost", error=str(error))
         finally:
             forget()
-            metrics.LIVE_CONNECTIONS.dec()
+            metrics.LIVE_CONNECTIONS.only.dec()
             self._end_calls()
 
     # ------------------------------------------------------------------ reading

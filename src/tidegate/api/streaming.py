@@ -18,7 +18,7 @@ from typing import Any, Final, final
 from gevent import get_hub, sleep
 
 from tidegate.api.transmit import hang_up, head, send_all
-from tidegate.api.watch import ClientWatch
+from tidegate.api.watch import ClientWatch, LateWatches
 from tidegate.doors.routes import Outcome, Response, StreamResponse
 from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ServerStopping
 from tidegate.runtime.drain import Drain
@@ -28,6 +28,8 @@ from tidegate.wire.sse import LAST_CHUNK, chunked
 _GATHER: Final = 1 << 16
 #: More than this is not formatted and sent at a stretch: other streams wait meanwhile.
 _SLICE: Final = 1 << 20
+_CHUNKED: Final = ("Transfer-Encoding", "chunked")
+_CLOSE: Final = ("Connection", "close")
 _TIMEOUTS: Final = (DeadlineExceeded, IdleTimeout)
 
 
@@ -49,6 +51,7 @@ class OpenStreams:
         self._streams: set[Any] = set()
         self._timer: Any = None
         self._aborted: ServerStopping | None = None
+        self.watches = LateWatches()
         drain.on_begin(self._begun)
 
     def __len__(self) -> int:
@@ -90,7 +93,8 @@ class SocketStream:
     """One streamed answer on the client's socket. ``run`` is called once."""
 
     __slots__ = (
-        "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_sock", "_streams", "_whole",
+        "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_sock", "_streams", "_watch",
+        "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +108,7 @@ class SocketStream:
         self._head_sent = False
         self._whole = False
         self._gone = False
+        self._watch: ClientWatch | None = None
 
     def run(self) -> Response | int:
         """Write everything; the status that was sent, or a plain answer for the caller to send.
@@ -112,15 +117,17 @@ class SocketStream:
         """
         source = self._answer.source
         outcome = Outcome.ERROR
-        watch = ClientWatch(self._sock, self._left)
         self._streams.add(source)
+        self._streams.watches.add(self)
         try:
             self._sock.settimeout(self._answer.seconds)
             outcome, plain = self._forward()
         except OSError:
             outcome, plain, self._gone = Outcome.CLIENT_LEFT, None, True
         finally:
-            watch.stop()
+            self._streams.watches.discard(self)
+            if self._watch is not None:
+                self._watch.stop()
             self._streams.discard(source)
             source.close()
             self._answer.finished(outcome)
@@ -184,13 +191,14 @@ class SocketStream:
         self._whole = last
 
     def _head(self) -> bytes:
-        headers = [("Content-Type", self._answer.content_type)]
-        if self._chunked:
-            headers.append(("Transfer-Encoding", "chunked"))
         self._closing = self._closing or self._streams.draining
-        if self._closing:
-            headers.append(("Connection", "close"))
-        return head(200, headers)
+        kind = ("Content-Type", self._answer.content_type)
+        chunks = (_CHUNKED,) if self._chunked else ()
+        return head(200, (kind, *chunks, _CLOSE) if self._closing else (kind, *chunks))
+
+    def watch(self) -> None:
+        """The stream is not young any more: notice when its client leaves."""
+        self._watch = ClientWatch(self._sock, self._left)
 
     def _left(self) -> None:
         """In the event loop: the client is gone. Ends the call and wakes a write that waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,7 +22,10 @@ def send_all(sock: Any, pieces: list[bytes]) -> None:
     """Send all the pieces, waiting as long as the socket's time-out says. OSError as the socket."""
     total = sum(map(len, pieces))
     if total < JOIN_BELOW:
-        sock.sendall(b"".join(pieces))
+        data = b"".join(pieces)
+        sent = sock.send(data)
+        if sent < total:
+            sock.sendall(memoryview(data)[sent:])
         return
     views: list[memoryview | bytes] = list(pieces)
     while total:
@@ -36,27 +40,32 @@ def send_all(sock: Any, pieces: list[bytes]) -> None:
             views[0] = memoryview(views[0])[sent:]
 
 
+@cache
 def status_line(status: int) -> str:
     """``404 Not Found``."""
     return f"{status} {HTTPStatus(status).phrase}"
 
 
-def head(status: int, headers: list[tuple[str, str]]) -> bytes:
+def head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Status line, Date and headers, with the empty line that ends them."""
-    lines = [f"HTTP/1.1 {status_line(status)}", f"Date: {_date(int(time.time()))}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    second = int(time.time())
+    if second != _heads_of[0]:
+        _heads_of[0] = second
+        _heads.clear()
+    made = _heads.get((status, headers))
+    if made is None:
+        lines = [f"HTTP/1.1 {status_line(status)}", f"Date: {formatdate(second, usegmt=True)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        made = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        if len(_heads) < _HEADS:
+            _heads[status, headers] = made
+    return made
 
 
-_dates: dict[int, str] = {}
-
-
-def _date(second: int) -> str:
-    text = _dates.get(second)
-    if text is None:
-        _dates.clear()
-        text = _dates[second] = formatdate(second, usegmt=True)
-    return text
+#: Heads made in the second ``_heads_of``: streams begin with a handful of different ones.
+_HEADS: Final = 64
+_heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
+_heads_of = [0]
 
 
 def answer_and_close(sock: Any, answer: Response) -> None:
@@ -66,12 +75,12 @@ def answer_and_close(sock: Any, answer: Response) -> None:
     stops. Closing with unread bytes would reset the connection and destroy the answer, so a little
     of what still comes is read away.
     """
-    headers = [
+    headers = (
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
         ("Connection", "close"),
         *answer.headers,
-    ]
+    )
     try:
         sock.settimeout(_LINGER_SECONDS)
         send_all(sock, [head(answer.status, headers), answer.body])

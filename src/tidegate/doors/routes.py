@@ -21,6 +21,8 @@ from urllib.parse import parse_qs
 from tidegate.errors import CallFailed
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+#: Paths of streaming routes that a table remembers.
+_KNOWN: Final = 4096
 
 
 class Body(Protocol):
@@ -195,6 +197,7 @@ class RouteTable:
         self.routes = tuple(routes)
         self._root = _Node()
         self._exact: dict[tuple[str, str], Route] = {}
+        self._known: dict[tuple[str, str], tuple[Route, dict[str, str]]] = {}
         for route in self.routes:
             self._add(route)
 
@@ -223,7 +226,21 @@ class RouteTable:
         table[key] = value
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """(row, path parameters), or None: the path is unknown or the method is not served."""
+        """(row, path parameters), or None: the path is unknown or the method is not served.
+
+        The parameters may be shared with other requests of the same path: read them only.
+        """
+        known = self._known.get((method, path))
+        if known is None:
+            known = self._search(method, path)
+            if known is not None and known[0].kind is Kind.STREAM:
+                # The hot paths are few: a tenant's dispatch routes. Others may hold anything.
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[method, path] = known
+        return known
+
+    def _search(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         route = self._exact.get((method, path))
         if route is not None:
             return route, {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from tidegate.errors import SettingInvalid
 from tidegate.settings import Settings
 
 SERVICE = "tidegate"
+_WORD = re.compile(r"[!#-<>-~]+")
+_BREAKS = re.compile(r'[ "=]|^$')
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
 _NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "ERROR"}
 
@@ -131,7 +134,7 @@ def quoted(value: Any) -> str:
     Whatever is not printable is escaped, so that a value can neither end the line nor colour it.
     """
     text = str(value)
-    if text and text.isprintable() and not any(character in text for character in ' "='):
+    if _WORD.fullmatch(text) or (text.isprintable() and not _BREAKS.search(text)):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 

@@ -1,7 +1,7 @@
 """Every metric, once: names of the reference where it has one (spec/http/07 section 7.1).
 
-All live in :data:`REGISTRY` and are counted by the process that they happen in; children for a
-set of labels are kept by the library, :class:`Invocation` keeps its own for the hot path.
+:data:`COUNTED` are counted by the process that they happen in (:mod:`tidegate.telemetry.counting`);
+:data:`FIGURES` are read elsewhere when somebody asks for /metrics/.
 ``docs/reference/metrics.md`` is generated from this file.
 """
 
@@ -13,18 +13,10 @@ from functools import lru_cache
 from time import monotonic
 from typing import Final, final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-# A `…_created` series per child would double what is scraped; nothing here resets a counter.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+from tidegate.telemetry.counting import CounterFamily, GaugeFamily, HistogramFamily
 
 REGISTRY: Final = CollectorRegistry()
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,68 +25,69 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 CALL_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 INSTALL_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
 
-HTTP_REQUESTS = Counter(
+HTTP_REQUESTS: Final = CounterFamily(
     "plugin_http_requests",
     "HTTP requests answered, by route pattern.",
-    ["method", "endpoint", "status"],
-    registry=REGISTRY,
+    ("method", "endpoint", "status"),
 )
-HTTP_SECONDS = Histogram(
+HTTP_SECONDS: Final = HistogramFamily(
     "plugin_http_request_duration_seconds",
     "Seconds from a request's head to the end of its answer, streams included.",
-    ["method", "endpoint"],
-    buckets=CALL_SECONDS,
-    registry=REGISTRY,
+    ("method", "endpoint"),
+    CALL_SECONDS,
 )
-INVOCATIONS = Counter(
+INVOCATIONS: Final = CounterFamily(
     "plugin_invocations",
     "Calls of plugins that ended, by how: success, error, timeout or client_disconnect.",
-    ["plugin_id", "plugin_type", "runtime_type", "operation", "status"],
-    registry=REGISTRY,
+    ("plugin_id", "plugin_type", "runtime_type", "operation", "status"),
 )
-INVOCATION_SECONDS = Histogram(
+INVOCATION_SECONDS: Final = HistogramFamily(
     "plugin_invocation_duration_seconds",
     "Seconds from opening a call of a plugin to its end.",
-    ["plugin_id", "plugin_type", "runtime_type", "operation"],
-    buckets=CALL_SECONDS,
-    registry=REGISTRY,
+    ("plugin_id", "plugin_type", "runtime_type", "operation"),
+    CALL_SECONDS,
 )
-INVOCATIONS_ACTIVE = Gauge(
+INVOCATIONS_ACTIVE: Final = GaugeFamily(
     "plugin_invocations_active",
     "Calls of plugins that are running.",
-    ["plugin_id", "plugin_type", "runtime_type"],
-    registry=REGISTRY,
+    ("plugin_id", "plugin_type", "runtime_type"),
 )
-INSTALLATIONS = Counter(
+INSTALLATIONS: Final = CounterFamily(
     "plugin_installations",
     "Installations that ended, by status: success or failed.",
-    ["plugin_id", "status"],
-    registry=REGISTRY,
+    ("plugin_id", "status"),
 )
-INSTALLATION_SECONDS = Histogram(
+INSTALLATION_SECONDS: Final = HistogramFamily(
     "plugin_installation_duration_seconds",
     "Seconds from starting an installation to its end.",
-    ["plugin_id"],
-    buckets=INSTALL_SECONDS,
-    registry=REGISTRY,
+    ("plugin_id",),
+    INSTALL_SECONDS,
 )
-OUTPUT_SCHEMA_VIOLATIONS = Counter(
+OUTPUT_SCHEMA_VIOLATIONS: Final = CounterFamily(
     "tidegate_output_schema_violations",
     "Calls whose variables did not fit the tool's output_schema.",
-    ["plugin_id", "mode"],
-    registry=REGISTRY,
+    ("plugin_id", "mode"),
 )
-LIVE_CONNECTIONS = Gauge(
-    "tidegate_live_connections",
-    "Open WebSocket connections of /plugin/{tenant_id}/live.",
-    registry=REGISTRY,
+LIVE_CONNECTIONS: Final = GaugeFamily(
+    "tidegate_live_connections", "Open WebSocket connections of /plugin/{tenant_id}/live."
 )
-REQUESTS_REFUSED = Counter(
-    "tidegate_requests_refused",
-    "Requests refused before a handler saw them, by reason.",
-    ["reason"],
-    registry=REGISTRY,
+REQUESTS_REFUSED: Final = CounterFamily(
+    "tidegate_requests_refused", "Requests refused before a handler saw them.", ("reason",)
 )
+COUNTED: Final = (
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+    INVOCATIONS,
+    INVOCATION_SECONDS,
+    INVOCATIONS_ACTIVE,
+    INSTALLATIONS,
+    INSTALLATION_SECONDS,
+    OUTPUT_SCHEMA_VIOLATIONS,
+    LIVE_CONNECTIONS,
+    REQUESTS_REFUSED,
+)
+for _family in COUNTED:
+    REGISTRY.register(_family)
 
 
 @final
@@ -137,18 +130,6 @@ class Invocation:
         self._operation.active.dec()
         self._operation.seconds.observe(monotonic() - self._began)
         self._operation.ended[status].inc()
-
-
-@lru_cache(maxsize=4096)
-def request_counter(method: str, endpoint: str, status: int) -> Counter:
-    """The child of :data:`HTTP_REQUESTS`; kept, since a look-up by labels costs as much as api."""
-    return HTTP_REQUESTS.labels(method, endpoint, str(status))
-
-
-@lru_cache(maxsize=1024)
-def request_timer(method: str, endpoint: str) -> Histogram:
-    """The child of :data:`HTTP_SECONDS`."""
-    return HTTP_SECONDS.labels(method, endpoint)
 
 
 @final

@@ -133,9 +133,9 @@ def test_schemas_are_compiled_once_and_forgotten_in_order():
 
 def test_mode_warn_leaves_the_stream_and_counts(caplog):
     counter = metrics.OUTPUT_SCHEMA_VIOLATIONS.labels("acme/tool", "warn")
-    before = counter._value.get()
+    before = counter.value
     run(COUNT, variable("count", "x"), mode="warn")
-    assert counter._value.get() == before + 1
+    assert counter.value == before + 1
     assert "tool output schema is not valid" in caplog.text
 
 
