@@ -53,6 +53,12 @@ class Sender:
                 f"the broker does not take jobs: {error}; the job waits for the schedule"
             ) from error
 
+    def close(self) -> None:
+        """Close the connections that were used, for processes that go on without them."""
+        if "_app" in self.__dict__:
+            self._app.pool.force_close_all()
+            self._app.close()
+
     @cached_property
     def _app(self) -> Celery:
         app = Celery("tidegate-sender", set_as_current=False)

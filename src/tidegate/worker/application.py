@@ -53,17 +53,17 @@ def _every(task: str, seconds: float) -> dict[str, Any]:
 
 
 def _add_tasks(app: Celery, services: Services) -> None:
-    @app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
+    @app.task(name=RUN_JOB, shared=False)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
         """One job by its id; every delivery after the first finds nothing to do."""
         services.runner.run(job_id)
 
-    @app.task(name=RESUME)  # type: ignore[untyped-decorator]
+    @app.task(name=RESUME, shared=False)  # type: ignore[untyped-decorator]
     def resume() -> None:
         """Jobs that nobody works on are sent again."""
         services.runner.resume_abandoned()
 
-    @app.task(name=CLEAN)  # type: ignore[untyped-decorator]
+    @app.task(name=CLEAN, shared=False)  # type: ignore[untyped-decorator]
     def clean() -> None:
         """Tasks and jobs that are over are forgotten."""
         services.runner.clean()
