@@ -6,9 +6,11 @@ what kills the plugin has a host of its own.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 
+import gevent
 import pytest
 
 from tests.hosting import PLUGINS, Answer, Running, package_of, running_host
@@ -37,6 +39,11 @@ def bystander(shared: Running):
     yield answer
     assert answer.wait().error is None
     assert answer.texts == [f"{number} " for number in range(40)]
+
+
+def greenlets() -> int:
+    gc.collect()
+    return sum(isinstance(one, gevent.Greenlet) and not one.dead for one in gc.get_objects())
 
 
 def act(shared: Running, deed: str, **given: object) -> Answer:
@@ -183,6 +190,18 @@ def test_a_caller_that_leaves_frees_its_session_at_once(shared, bystander):
     answer.call.cancel()
     act(shared, "echo")  # answered behind the cancel on the same connection
     assert shared.instance(shared.identifier).load == before - 1
+
+
+def test_sessions_cost_no_greenlets(shared):
+    act(shared, "echo")
+    before = greenlets()
+    answers = [shared.call(shared.identifier, "hang", seconds=3) for _ in range(200)]
+    for answer in answers:
+        answer.first()
+    assert greenlets() - before == 0
+    assert shared.instance(shared.identifier).load == 200
+    for answer in answers:
+        assert answer.wait(10).error_type == "DeadlineExceeded"
 
 
 def test_a_session_id_that_is_in_use_is_refused(shared):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from tests.hosting import PLUGINS, Running, package_of, running_host
+from tests.hosting import PLUGINS, Answer, Running, package_of, running_host
 
 MISBEHAVE = PLUGINS / "misbehave"
 pytestmark = pytest.mark.limit(90, "plugins are started and stopped several times")
@@ -229,6 +230,34 @@ def test_T_P8_a_plugin_that_does_not_read_costs_the_calls_whose_deadline_passes(
         assert patient.wait().texts == ["waited"]
         assert stopped.wait().error is None
         assert running.instance(identifier).pid == pid
+
+
+def test_T_K1_a_storm_of_kills_ends_every_stream_whole_or_typed(tmp_path):
+    """Scaled for CI: 3 plugins, a kill every 0.3 s, 60 streams one after the other."""
+    with running_host(tmp_path) as running:
+        names = [started(running, tmp_path) for _ in range(3)]
+        answers: list[Answer] = []
+
+        def caller(identifier: str) -> None:
+            for _ in range(20):
+                answer = running.call(identifier, "stream", count=10, pause=0.02)
+                answers.append(answer.wait(20))
+
+        callers = [gevent.spawn(caller, name) for name in names]
+        kills = 0
+        while not all(one.ready() for one in callers) and kills < 20:
+            gevent.sleep(0.3)
+            instance = running.instance(random.choice(names))
+            if instance is not None:
+                os.kill(instance.pid, signal.SIGKILL)
+                kills += 1
+        gevent.joinall(callers, raise_error=True)
+        assert len(answers) == 60
+        whole = [one for one in answers if one.error is None]
+        assert all(len(one.texts) == 10 for one in whole)
+        ended = {one.error_type for one in answers} - {None}
+        assert ended <= {"PluginDied", "PluginStartFailed", "PluginQuarantined"}
+        assert whole
 
 
 def test_plugins_die_with_their_host(tmp_path):
