@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from kombu import Queue
+from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from tidegate.settings import Settings
@@ -63,7 +63,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "task_queues": [Queue(INSTALLS), Queue(UPKEEP)],
+        "task_queues": [_queue(INSTALLS), _queue(UPKEEP)],
         "task_default_queue": UPKEEP,
         "task_create_missing_queues": False,
         "task_serializer": "json",
@@ -81,6 +81,11 @@ def prepare_transport(url: str) -> None:
         from kombu.transport.redis import Transport
 
         Transport.brpop_timeout = _REDIS_POLL
+
+
+def _queue(name: str) -> Queue:
+    """With its own exchange: Celery would bind both queues to one, and both get everything."""
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 
 def _transport_options(settings: Settings, url: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 from kombu.transport import redis as kombu_redis
 
 from tidegate.jobs import celery_settings
@@ -86,3 +87,10 @@ def test_the_embedded_broker_needs_no_options(tmp_path: Path) -> None:
     assert settings["broker_transport_options"] == {}
     assert settings["broker_use_ssl"] is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_queue_gets_what_is_meant_for_it_only() -> None:
+    app = Celery("queues", set_as_current=False)
+    app.conf.update(conf())
+    routes = {(queue.exchange.name, queue.routing_key) for queue in app.amqp.queues.values()}
+    assert routes == {("installs", "installs"), ("upkeep", "upkeep")}
