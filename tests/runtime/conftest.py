@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,16 @@ def start(environ: dict[str, str]) -> Iterator[Start]:
     """``start("gunicorn", "-c", ...)``: a program of our environment, or an absolute path."""
     # Tests before this one may have used gevent's subprocess: its handler takes all exit codes.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    programs: list[Program] = []
+    running = ExitStack()
 
     def run(*argv: str, cwd: Path = HERE, **more: str) -> Program:
         program = argv[0] if "/" in argv[0] else str(BIN / argv[0])
         started = Program([program, *argv[1:]], {**environ, **more}, cwd)
-        programs.append(started)
+        running.callback(started.close)
         return started
 
-    yield run
-    for program in programs:
-        program.close()
+    with running:
+        yield run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_a_worker_whose_master_was_killed_ends_by_itself(probe, environ):
     worker = ask(environ, "/state")["pid"]
     program.kill(signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def test_R27_streamed_requests_leave_no_memory_behind(probe, environ):
+    """In short; the run of 20,000 is a soak."""
+    probe()
+    pid = ask(environ, "/state")["pid"]
+    _stream_often(environ, 300)
+    warm = _resident(pid)
+    _stream_often(environ, 600)
+    assert _resident(pid) - warm < 2 << 20
+
+
+def _stream_often(environ: dict[str, str], times: int) -> None:
+    for _ in range(times):
+        with opened(environ, "/stream", chunks="5", every="0") as response:
+            assert response.read().endswith(b"complete\n")
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _refused(environ: dict[str, str]) -> bool:

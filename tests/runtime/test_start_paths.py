@@ -27,7 +27,7 @@ FORBIDDEN = r"python3? -m (tidegate\.)?app\b|flask run|-A (tidegate\.)?app(\.cel
 @pytest.mark.parametrize(
     ("debug", "flask"), [("", ""), ("true", "1"), ("false", "true"), ("1", "false")]
 )
-def test_R2_debug_changes_nothing_in_the_fingerprint(probe, environ, debug, flask):
+def test_R1_R2_debug_changes_nothing_in_the_fingerprint(probe, environ, debug, flask):
     probe(DEBUG=debug, FLASK_DEBUG=flask)
     state = ask(environ, "/state")
     assert set(state) == FIELDS
