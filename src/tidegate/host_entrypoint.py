@@ -34,6 +34,7 @@ def main() -> None:
         host, server = compose(settings)
         boot.serve(COMMAND)
         stop = _stop_event()
+        host.sweep()
         server.start()
     fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
     fingerprint.keep("host", settings.home)

@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,17 @@ class Environments:
             if mark.exists():
                 mark.unlink(missing_ok=True)
                 self._collect(users.name.removesuffix(".users"), users)
+
+    def sweep(self) -> None:
+        """Delete what a killed host left half-built or half-removed. Called at a host's start."""
+        for folder in [*self._root.glob(".tmp-*"), *self._root.glob(".gone-*")]:
+            key = folder.name.split("-")[1]
+            with (self._root / f"{key}.lock").open("a") as file:
+                try:
+                    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # another host builds it right now
+                _remove(folder)
 
     def _existing(self, key: str) -> Environment | None:
         folder = self._root / key
@@ -270,7 +282,7 @@ def _flock(fd: int, key: str) -> None:
 def _remove(folder: Path) -> None:
     """Delete a tree without holding up the hub: thousands of files take a while."""
     if folder.exists():
-        doomed = folder.with_name(f".gone-{folder.name}-{os.getpid()}-{id(folder):x}")
+        doomed = folder.with_name(f".gone-{folder.name.removeprefix('.tmp-')}-{uuid.uuid4().hex}")
         folder.rename(doomed)
         get_hub().threadpool.apply(shutil.rmtree, (doomed,), {"ignore_errors": True})
 

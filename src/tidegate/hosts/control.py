@@ -26,6 +26,7 @@ import msgspec
 from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
 from tidegate.hosts.status import figures_of, status_of
+from tidegate.hosts.supervisor import Phase
 from tidegate.ids import PluginIdentifier
 from tidegate.link import ServerCall
 from tidegate.telemetry.logs import get_log
@@ -87,6 +88,11 @@ class Control:
     def _install(self, call: ServerCall, params: dict[str, Any]) -> None:
         identifier = _identifier(params)
         supervisor = self._host.supervisor(identifier)
+        while supervisor.phase is Phase.STOPPED:
+            # It is being removed, perhaps for another tenant: this installation comes after that.
+            supervisor.wait_stopped()
+            gevent.sleep(0)
+            supervisor = self._host.supervisor(identifier)
         supervisor.restarts.forgive()
         try:
             supervisor.ensure_up(_reporter(call))

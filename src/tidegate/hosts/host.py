@@ -89,6 +89,10 @@ class PluginHost:
         self._supervisors[identifier] = made
         return made
 
+    def sweep(self) -> None:
+        """Delete what a host that was killed left half-made. Called once, before the first call."""
+        self.provision.sweep()
+
     def stop_plugin(self, identifier: str, grace: float) -> bool:
         """Stop one plugin: no more calls, ``grace`` seconds for open ones. False if none ran."""
         supervisor = self._supervisors.get(identifier)

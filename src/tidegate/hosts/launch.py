@@ -23,6 +23,8 @@ _PASSED: Final = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+#: Folders of the system, not ours: to take them out would only garble what a plugin says.
+_SYSTEM: Final = ("/usr", "/usr/local", "/opt")
 
 
 @final
@@ -53,7 +55,7 @@ def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
     """Those folders as prefixes for :meth:`Prepared.scrub`, real paths too, longest first."""
     found = set()
     for folder in folders:
-        if str(folder).strip("/"):
+        if str(folder).strip("/") and str(folder) not in _SYSTEM:
             found |= {f"{folder}/".encode(), f"{os.path.realpath(folder)}/".encode()}
     return tuple(sorted(found, key=len, reverse=True))
 

@@ -228,13 +228,12 @@ class LocalInstance:
     def _take(self, data: bytes) -> None:
         try:
             dirty = self.sessions.receive(data)
+            if dirty:
+                flush(dirty)  # type: ignore[arg-type]
+                wait_writable(dirty)  # type: ignore[arg-type]
         except Exception:
             # A defect of ours on some line must not cost all sessions of the process.
             log.exception("output of a plugin not understood", plugin=self.prepared.identifier)
-            return
-        if dirty:
-            flush(dirty)  # type: ignore[arg-type]
-            wait_writable(dirty)  # type: ignore[arg-type]
 
     def _heard(self) -> None:
         if self.state is State.STARTING:

@@ -111,6 +111,12 @@ class Provision:
             _clear(doomed)
         self._environments.release(_user(parsed))
 
+    def sweep(self) -> None:
+        """Delete what was being unpacked, built or removed when a host was killed."""
+        for folder in self._settings.working_path.glob("*/.tmp-*"):
+            _clear(folder)
+        self._environments.sweep()
+
     def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
         data = self._load(parsed)
         temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")

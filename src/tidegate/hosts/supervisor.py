@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final, final
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
@@ -84,6 +84,8 @@ class Supervisor:
         self._leaving: set[LocalInstance] = set()
         self._listeners: list[Progress] = []
         self._stopped = False
+        self._ended = Event()
+        self._doing = "nothing was done yet"
 
     # ------------------------------------------------------------------ calls
 
@@ -125,7 +127,7 @@ class Supervisor:
         if call.head.seconds > limit:
             error = PluginStartFailed(
                 f"no available node, plugin runtime not found: {self.identifier} did not become "
-                f"ready within {limit:g} s (TIDEGATE_START_LIMIT). {self.last_error}".strip(),
+                f"ready within {limit:g} s (TIDEGATE_START_LIMIT): {self._doing}",
                 limit=limit,
             )
         call.fail(error.as_json())
@@ -188,6 +190,11 @@ class Supervisor:
             self._fail_waiting(refusal)
         self._patience.close()
         gevent.joinall([gevent.spawn(one.drain, grace) for one in self.instances])
+        self._ended.set()
+
+    def wait_stopped(self) -> None:
+        """Wait for the end of :meth:`stop`, which somebody else called."""
+        self._ended.wait()
 
     def _await_start(self, progress: Progress | None) -> None:
         if progress is not None:
@@ -313,6 +320,7 @@ class Supervisor:
             self._ensure_starting()
 
     def _progress(self, step: str, message: str) -> None:
+        self._doing = f"{step}: {message}"
         log.debug("plugin start", plugin=self.identifier, step=step, note=message)
         for listener in list(self._listeners):
             listener(step, message)

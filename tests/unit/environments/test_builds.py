@@ -172,6 +172,17 @@ def test_T_I1_a_build_that_was_killed_is_thrown_away_and_done_again(site):
     assert version_in(environment)[0] == "1.0"
 
 
+def test_T_K8_a_new_host_sweeps_up_after_a_killed_one_but_not_after_a_busy_one(site):
+    site.place.mkdir(parents=True)
+    for name in (".tmp-aa", ".tmp-aa-project", ".gone-bb-1234", ".tmp-cc", "dd"):
+        (site.place / name / "lib").mkdir(parents=True)
+    with (site.place / "cc.lock").open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        site.environments.sweep()
+    left = sorted(path.name for path in site.place.iterdir() if path.is_dir())
+    assert left == [".tmp-cc", "dd"]
+
+
 def test_an_environment_without_its_interpreter_is_built_again(site):
     folder = site.plugin("a")
     environment = site.ensure(folder)

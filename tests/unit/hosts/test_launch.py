@@ -69,6 +69,10 @@ def test_an_empty_prefix_takes_nothing_out():
     assert prefixes_of("/", "") == ()
 
 
+def test_folders_of_the_system_stay_in_what_a_plugin_says():
+    assert prefixes_of("/usr", "/usr/local") == ()
+
+
 @pytest.mark.parametrize("final", [State.GONE, State.FAILED])
 def test_nothing_follows_a_final_state(final):
     for state in State:
