@@ -19,9 +19,10 @@ from urllib.parse import quote
 
 from gunicorn.workers.base_async import ALREADY_HANDLED
 
-from tidegate.api.body import RequestBody
+from tidegate.api.body import RequestBody, ServedBody, WholeBody
+from tidegate.api.following import FollowingRequests, may_follow
 from tidegate.api.streaming import OpenStreams, SocketStream, iterate
-from tidegate.api.transmit import answer_and_close, hang_up, status_line
+from tidegate.api.transmit import answer_on, hang_up, status_line
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (
     Answer,
@@ -80,7 +81,32 @@ class Application:
         self._access = AccessLog(settings)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer one request, and those dispatch requests that follow it on its connection."""
+        body = RequestBody(
+            environ,
+            limit=self._settings.tidegate_max_body,
+            seconds=self._settings.tidegate_body_timeout,
+        )
+        route, answer = self._exchange(environ, start_response, body)
+        streamed = route is not None and route.kind is Kind.STREAM and answer is ALREADY_HANDLED
+        if streamed and may_follow(environ):
+            self._follow(environ)
+        return answer
+
+    def _follow(self, environ: dict[str, Any]) -> None:
+        following = FollowingRequests(environ, self.table, self._settings.tidegate_max_body)
+        sock = environ["gunicorn.socket"]
+        while not self._streams.draining:
+            with self._streams.idle(sock):
+                found = following.wait()
+            if found is None:
+                return
+            self._exchange(found[0], None, WholeBody(found[1]))
+
+    def _exchange(
+        self, environ: dict[str, Any], start_response: StartResponse | None, body: ServedBody
+    ) -> tuple[Route | None, Iterable[bytes]]:
+        """(what served it, what gunicorn gets)."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
@@ -88,26 +114,23 @@ class Application:
         route = found[0] if found is not None else None
         record = _Record(self, environ, method, path, route, start_response)
         if found is None:
-            return self._plain(self._not_found(environ, method, path), record)
+            return None, self._plain(self._not_found(environ, method, path), record)
         streams = found[0].kind is Kind.STREAM
         self._load.requests += 1
         self._load.dispatching += streams
         try:
-            answer = self._answer(found[0], found[1], record)
-            return self._deliver(answer, record)
+            answer = self._answer(found[0], found[1], record, body)
+            return route, self._deliver(answer, record)
         finally:
             self._load.requests -= 1
             self._load.dispatching -= streams
 
     # ------------------------------------------------------------------ answering
 
-    def _answer(self, route: Route, params: dict[str, str], record: _Record) -> Answer:
+    def _answer(
+        self, route: Route, params: dict[str, str], record: _Record, body: ServedBody
+    ) -> Answer:
         """What the handler says, or the envelope of what went wrong. The error boundary."""
-        body = RequestBody(
-            record.environ,
-            limit=self._settings.tidegate_max_body,
-            seconds=self._settings.tidegate_body_timeout,
-        )
         try:
             self._admit(route, record.environ)
             return route.handler(Request(record.environ, record.method, record.path, params, body))
@@ -161,17 +184,18 @@ class Application:
         return handled()
 
     def _plain(self, answer: Response, record: _Record) -> Iterable[bytes]:
-        sock = own_socket(record.environ) if answer.close else None
-        if sock is not None:
-            answer_and_close(sock, answer)
-            record.done(answer.status)
-            return handled()
+        if record.start_response is None or answer.close:
+            sock = own_socket(record.environ)
+            if sock is not None:
+                answer_on(sock, answer)
+                record.done(answer.status)
+                return handled()
         headers = [
             ("Content-Type", answer.content_type),
             ("Content-Length", str(len(answer.body))),
             *answer.headers,
         ]
-        record.start_response(status_line(answer.status), headers)
+        record.begin(answer.status, headers)
         record.done(answer.status)
         return (answer.body,)
 
@@ -192,7 +216,7 @@ class Application:
         def begin(plain: Response | None) -> None:
             kind = answer.content_type if plain is None else plain.content_type
             status = 200 if plain is None else plain.status
-            record.start_response(status_line(status), [("Content-Type", kind)])
+            record.begin(status, [("Content-Type", kind)])
             record.done(status)
 
         return iterate(answer, self._streams, begin)
@@ -224,7 +248,7 @@ class _Record:
         method: str,
         path: str,
         route: Route | None,
-        start_response: StartResponse,
+        start_response: StartResponse | None,
     ) -> None:
         self._application = application
         self.began = monotonic()
@@ -233,6 +257,11 @@ class _Record:
         self.path = path
         self.route = route
         self.start_response = start_response
+
+    def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
+        """Status and headers, by way of WSGI."""
+        if self.start_response is not None:
+            self.start_response(status_line(status), headers)
 
     def done(self, status: int) -> None:
         """The answer is sent, as far as this room can know."""

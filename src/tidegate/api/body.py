@@ -98,3 +98,25 @@ class RequestBody:
         return BodyTooLarge(
             f"the body is larger than {self._limit} bytes (TIDEGATE_MAX_BODY)", limit=self._limit
         )
+
+
+@final
+class WholeBody:
+    """A body that came with its head: nothing is waited for any more."""
+
+    __slots__ = ("_data", "broken")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.broken = False
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self._data
+
+    def pieces(self) -> Iterator[bytes]:
+        """The same, in one piece."""
+        yield self._data
+
+
+type ServedBody = RequestBody | WholeBody

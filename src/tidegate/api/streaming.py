@@ -13,6 +13,7 @@ is the end of the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, final
 
 from gevent import get_hub, sleep
@@ -51,6 +52,7 @@ class OpenStreams:
         self._streams: set[Any] = set()
         self._timer: Any = None
         self._aborted: ServerStopping | None = None
+        self._idle: set[Any] = set()
         self.watches = LateWatches()
         drain.on_begin(self._begun)
 
@@ -72,7 +74,18 @@ class OpenStreams:
         """It ended by itself."""
         self._streams.discard(source)
 
+    @contextmanager
+    def idle(self, sock: Any) -> Iterator[None]:
+        """A kept connection that waits for its next request: a drain ends it at once."""
+        self._idle.add(sock)
+        try:
+            yield
+        finally:
+            self._idle.discard(sock)
+
     def _begun(self, grace: float) -> None:
+        for sock in list(self._idle):
+            hang_up(sock)
         if self._timer is not None:
             self._timer.close()
         margin = min(1.0, grace / 4)

@@ -68,26 +68,28 @@ _heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
 _heads_of = [0]
 
 
-def answer_and_close(sock: Any, answer: Response) -> None:
-    """Send a whole answer and end the connection.
+def answer_on(sock: Any, answer: Response) -> None:
+    """Send a whole answer on the socket itself, and end the connection where it says so.
 
-    For answers after which nothing more can be read from it: the body was refused, or the process
-    stops. Closing with unread bytes would reset the connection and destroy the answer, so a little
-    of what still comes is read away.
+    That is where nothing more can be read from it: the body was refused, or the process stops.
+    Closing with unread bytes would reset the connection and destroy the answer, so a little of
+    what still comes is read away.
     """
     headers = (
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
-        ("Connection", "close"),
+        *((("Connection", "close"),) if answer.close else ()),
         *answer.headers,
     )
     try:
         sock.settimeout(_LINGER_SECONDS)
         send_all(sock, [head(answer.status, headers), answer.body])
-        _read_away(sock)
+        if answer.close:
+            _read_away(sock)
     except OSError:
-        pass  # the client left: there is nobody to tell
-    hang_up(sock)
+        hang_up(sock)  # the client left: there is nobody to tell
+    if answer.close:
+        hang_up(sock)
 
 
 def _read_away(sock: Any) -> None:
