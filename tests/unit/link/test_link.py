@@ -1,5 +1,7 @@
 """The link between a real server and real clients, over both kinds of socket."""
 
+import socket
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -267,6 +269,21 @@ def test_a_call_behind_a_stopped_peer_ends_at_its_budget_and_no_other(
     healthy.send(b"still here")
     wait_for(lambda: sink.bodies == [b"still here"])
     moving.close()
+
+
+def test_a_peer_that_keeps_up_but_is_never_done_costs_no_call(server, handler, stopped_peer):
+    server.call_budget = 8 << 20
+    handler.arrived.wait(5)
+    (call,) = handler.calls
+    piece = b"x" * (1 << 18)
+    while call._connection.outbox.pending < 2 << 20:
+        call.send(piece)
+    for _ in range(100):
+        call.send(piece)
+        stopped_peer.recv(1 << 18, socket.MSG_WAITALL)
+        gevent.sleep(0)
+        assert call._connection.outbox.pending > 0
+    assert not call.closed
 
 
 def test_a_stopped_peer_is_not_waited_for(server, handler, stopped_peer):
