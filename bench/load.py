@@ -42,6 +42,7 @@ class Streams:
     latencies: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     errors: int = 0
+    said: str = ""
 
     def run(self, requests: list[bytes], *, timed: bool = False, limit: float = 60.0) -> float:
         """Send all, read all; gives the seconds it took."""
@@ -74,7 +75,9 @@ class Streams:
     def _count(self, data: bytes, skip: int, *, timed: bool) -> None:
         del skip
         self.chunks += data.count(EVENT)
-        self.errors += data.count(b'"code":-')
+        if (at := data.find(b'"code":-')) >= 0:
+            self.errors += 1
+            self.said = data[at : at + 400].decode(errors="replace")
         if timed:
             now = time.monotonic_ns()
             for part in data.split(b'"text":"')[1:]:

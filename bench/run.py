@@ -60,7 +60,7 @@ class Bench:
         load.run([self.one(count=each, size=size)] * streams)
         spent = self.server.cpu() - before
         if load.chunks != each * streams or load.errors:
-            raise SystemExit(f"{load.chunks} of {each * streams} chunks, {load.errors} errors")
+            raise SystemExit(f"{load.chunks} of {each * streams} chunks: {load.said}")
         return load.chunks / max(spent, 0.01)
 
     def p6(self) -> list[Row]:

@@ -141,7 +141,11 @@ def _install_uv():
         command += ["--cert", os.environ["SSL_CERT_FILE"]]
     _run(
         [*command, "uv==" + pin.group(1)],
-        dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1"),
+        dict(
+            os.environ,
+            PIP_DISABLE_PIP_VERSION_CHECK="1",
+            PIP_CACHE_DIR=os.environ.get("PIP_CACHE_DIR") or str(BOOT / "pip-cache"),
+        ),
         "pip could not fetch uv: check the network, proxy or PIP_INDEX_URL, then run make again",
     )
     with zipfile.ZipFile(str(next(wheels.glob("uv-*.whl")))) as wheel:
@@ -150,7 +154,8 @@ def _install_uv():
         part.write_bytes(wheel.read(name))
     part.chmod(0o755)
     part.rename(BOOT / "uv")
-    shutil.rmtree(str(wheels))
+    for folder in (wheels, BOOT / "pip-cache"):
+        shutil.rmtree(str(folder), ignore_errors=True)
 
 
 def _pip():

@@ -33,7 +33,7 @@ class Session:
             "session_id": self.session_id,
             "data": {"type": kind, "data": data},
         }
-        return json.dumps(event).encode() + b"\n"
+        return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
     def more(self, now):
         """The next bytes, and whether this was all."""
