@@ -13,7 +13,13 @@ import gevent
 import msgspec
 
 from tidegate.deadline import Deadline
-from tidegate.errors import HostLost, TidegateError
+from tidegate.errors import (
+    HostLost,
+    JobGivenBack,
+    JobTaken,
+    StorageUnavailable,
+    TidegateError,
+)
 from tidegate.installs import payloads
 from tidegate.installs.builds import reason_of
 from tidegate.installs.host_control import HostControl
@@ -27,6 +33,12 @@ from tidegate.telemetry.logs import get_log
 log = get_log("installs")
 
 _S = InstallState
+SETTLE: Final = 1.5
+"""Seconds until every process knows that the version is not used: none calls it any more."""
+
+_MARGIN: Final = 60.0
+"""Seconds for stopping and removing, beyond what running calls may take."""
+
 _HOST_PAUSE: Final = 1.0
 """Seconds between tries to reach a host that is not there."""
 
@@ -52,7 +64,7 @@ class RetireJob:
             return
         try:
             self._run.wait_for(gevent.spawn(self._clear))
-        except HostLost:
+        except (JobTaken, JobGivenBack, StorageUnavailable):
             raise
         except TidegateError as error:
             self._fail(reason_of(error))
@@ -72,13 +84,14 @@ class RetireJob:
             )
 
     def _clear(self) -> None:
+        gevent.sleep(SETTLE)
         self._ask("stop")
         self._ask("remove")
         self._shelf.unmark_installed(self._identifier)
 
     def _ask(self, op: str) -> None:
         while True:
-            deadline = Deadline.after(self._drain_seconds, "PLUGIN_MAX_EXECUTION_TIMEOUT")
+            deadline = Deadline.after(self._drain_seconds + _MARGIN, "retirement")
             try:
                 for _ in self._host.run(op, {"identifier": self._identifier}, deadline):
                     pass

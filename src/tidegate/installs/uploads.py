@@ -8,7 +8,6 @@ from typing import Any, final
 
 import gevent
 import msgspec
-from gevent import monkey
 
 from tidegate.errors import BlobMissing, PackageRejected, PackageUnknown
 from tidegate.ids import PluginIdentifier
@@ -126,32 +125,35 @@ class Uploads:
             self._changed(now)
 
     def _understand(self, data: bytes, *, must_be_signed: bool) -> _Understood:
+        keys = TrustedKeys.load(self._settings)
+        for refused in keys.refused:
+            log.warning("trusted key not usable", key=refused)
         signed = must_be_signed or self._settings.force_verifying_signature
-        if monkey.is_module_patched("threading"):
-            # pure computation of up to seconds: not on the hub's thread
-            pool = gevent.get_hub().threadpool
-            outcome = pool.apply(_understand_or_error, (self._settings, data, signed))
-            if isinstance(outcome, PackageRejected):
-                raise outcome
-            understood: _Understood = outcome
-            return understood
-        return _understand(self._settings, data, signed)
+        # pure computation of up to seconds: not on the hub's thread
+        work = (self._settings, data, keys, signed)
+        outcome = gevent.get_hub().threadpool.apply(_understand_or_error, work)
+        if isinstance(outcome, PackageRejected):
+            raise outcome
+        understood: _Understood = outcome
+        return understood
 
 
 def _understand_or_error(
-    settings: Settings, data: bytes, must_be_signed: bool
+    settings: Settings, data: bytes, keys: TrustedKeys, must_be_signed: bool
 ) -> _Understood | PackageRejected:
     """A refusal is returned: gevent prints what its threads raise."""
     try:
-        return _understand(settings, data, must_be_signed)
+        return _understand(settings, data, keys, must_be_signed)
     except PackageRejected as error:
         return error
 
 
-def _understand(settings: Settings, data: bytes, must_be_signed: bool) -> _Understood:
+def _understand(
+    settings: Settings, data: bytes, keys: TrustedKeys, must_be_signed: bool
+) -> _Understood:
     """Runs in a native thread: no logs, no locks, no database."""
     package = open_package(data, limit=settings.max_plugin_package_size)
-    verification = verify(package, TrustedKeys.load(settings))
+    verification = verify(package, keys)
     _check_signature(settings, package, verification, must_be_signed)
     declaration, icons = package.declaration_with_assets(verification is not None)
     return _Understood(Uploaded(package.identifier, declaration, verification), icons)

@@ -12,7 +12,14 @@ from gevent import GreenletExit
 from sqlalchemy import text
 
 from tests.servers import PostgresServer, postgres_fixture  # noqa: F401 - found by its name
-from tidegate.installs import Catalogue, InstallAnswer, Installer, InstallState, JobRunner
+from tidegate.installs import (
+    Catalogue,
+    InstallAnswer,
+    Installer,
+    InstallState,
+    JobRunner,
+    retire_job,
+)
 from tidegate.installs.run import no_fail_point
 from tidegate.installs.shelf import Shelf
 from tidegate.packages import build_package, open_package
@@ -136,6 +143,12 @@ class House:
 
 def _settings(home: Path, more: dict[str, str]) -> Settings:
     return Settings.load({"TIDEGATE_HOME": str(home), "FORCE_VERIFYING_SIGNATURE": "false", **more})
+
+
+@pytest.fixture(autouse=True)
+def no_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to hear of a change before a version is stopped."""
+    monkeypatch.setattr(retire_job, "SETTLE", 0.0)
 
 
 @pytest.fixture

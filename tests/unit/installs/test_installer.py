@@ -8,7 +8,7 @@ import gevent
 import msgspec
 import pytest
 
-from tests.unit.installs.conftest import OTHER, TENANT, House, identifier, package
+from tests.unit.installs.conftest import HELLO, OTHER, TENANT, House, identifier, package
 from tidegate.errors import (
     BadRequest,
     BlobUnavailable,
@@ -18,6 +18,7 @@ from tidegate.errors import (
     PackageUnknown,
 )
 from tidegate.installs import Installer
+from tidegate.packages import build_package, generate_key, open_package, sign
 from tidegate.settings import Settings
 from tidegate.storage import declarations, install_tasks, migrate
 
@@ -54,6 +55,47 @@ def test_signatures_are_asked_for_by_default(tmp_path) -> None:
     with pytest.raises(PackageRejected, match="FORCE_VERIFYING_SIGNATURE"):
         house.installer.upload(TENANT, package(), False)
     house.close()
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[bytes, bytes]:
+    """A (private, public) pair of somebody whom the operator trusts."""
+    return generate_key(bits=2048)
+
+
+def trust(house: House, public: bytes) -> None:
+    trusted = house.settings.home.keys / "trusted"
+    trusted.mkdir(parents=True)
+    (trusted / "mine.pem").write_bytes(public)
+    (trusted / "broken.pem").write_bytes(b"no key")
+
+
+def signed(data: bytes, private: bytes) -> bytes:
+    return sign(open_package(data, limit=1 << 26), private, "community")
+
+
+def test_a_package_signed_with_a_trusted_key_is_verified(
+    house: House, keys: tuple[bytes, bytes]
+) -> None:
+    data = signed(package(), keys[0])
+    with pytest.raises(PackageRejected, match="bad signature"):
+        house.installer.upload(TENANT, data, True)
+    trust(house, keys[1])
+    uploaded = house.installer.upload(TENANT, data, True)
+    assert uploaded.verification is not None
+    assert uploaded.verification.authorized_category == "community"
+    assert uploaded.declaration["verified"]
+
+
+def test_D_30_a_reserved_author_needs_the_official_signature(
+    house: House, keys: tuple[bytes, bytes]
+) -> None:
+    trust(house, keys[1])
+    manifest = (HELLO / "manifest.yaml").read_text("utf-8")
+    claimed = manifest.replace("author: tidegate", "author: langgenius").encode()
+    data = signed(build_package(HELLO, extra={"manifest.yaml": claimed}), keys[0])
+    with pytest.raises(PackageRejected, match="langgenius is reserved"):
+        house.installer.upload(TENANT, data, True)
 
 
 def test_a_package_that_is_none_says_so(house: House) -> None:
@@ -269,6 +311,44 @@ def test_an_upgrade_refuses_what_does_not_fit(house: House) -> None:
         house.installer.upgrade(TENANT, old, old, "package")
     with pytest.raises(BadRequest, match="not the same plugin"):
         house.installer.upgrade(TENANT, old, "acme/other:1.0.0@" + "0" * 64, "package")
+
+
+def test_an_upgrade_whose_original_was_removed_meanwhile_fails_and_cleans_up(
+    house: House,
+) -> None:
+    old = house.installed()
+    new = house.upload("0.0.2")
+    with house.host.held("install"):
+        answer = house.installer.upgrade(TENANT, old, new, "package")
+        gevent.sleep(0.1)
+        row = house.row()
+        assert row is not None
+        house.installer.uninstall(TENANT, row.id)
+    house.settle()
+    assert house.row() is None
+    assert "removed meanwhile" in house.entry(answer).message
+    assert not house.shelf.is_marked_installed(new)
+
+
+def test_two_upgrades_at_once_both_succeed(house: House) -> None:
+    old = house.installed()
+    new = house.upload("0.0.2")
+    with house.host.held("install"):
+        answers = [house.installer.upgrade(TENANT, old, new, "package") for _ in range(2)]
+        gevent.sleep(0.1)
+    house.settle()
+    assert [house.task(answer).status for answer in answers] == ["success", "success"]
+    assert house.host.count("install") == 2
+
+
+def test_two_versions_in_one_request_are_one_installation(house: House) -> None:
+    names = [house.upload(), house.upload("0.0.2")]
+    answer = house.installer.install(TENANT, names, "package", [{}, {}])
+    house.settle()
+    assert house.task(answer).status == "success"
+    row = house.row()
+    assert row is not None
+    assert row.identifier in names
 
 
 # --------------------------------------------------------------------------- tasks

@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from tests.unit.installs.conftest import OTHER, TENANT, House, Killed, identifier
+from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import (
     BlobUnavailable,
     EnvironmentFailed,
@@ -17,7 +18,7 @@ from tidegate.errors import (
 )
 from tidegate.installs import TRANSITIONS, InstallState
 from tidegate.installs.states import BUILD_STEPS, check, path_to
-from tidegate.storage import install_tasks, job_rows
+from tidegate.storage import declarations, install_tasks, job_rows
 
 pytestmark = pytest.mark.blocks_hub("packages are built and migrations run in the test's process")
 
@@ -256,8 +257,6 @@ def test_one_broken_plugin_of_a_task_does_not_stop_the_others(house: House) -> N
     bad = house.upload("0.0.2").replace("hello", "other")
     house.blobs.save(f"plugin_packages/{bad}", b"no package")
     with house.database.write() as conn:
-        from tidegate.storage import declarations
-
         declarations.put_if_absent(conn, bad, "{}")
     house.blobs.delete(f"plugin_packages/{bad}")
     answer = house.installer.install(TENANT, [good, bad], "package", [{}, {}])
@@ -458,6 +457,36 @@ def test_a_retirement_waits_for_a_host_that_is_away(
     assert ("remove", {"identifier": name}) in house.host.calls
 
 
+def test_a_worker_that_stops_gives_a_removal_back(house: House) -> None:
+    name = house.installed()
+    row = house.row()
+    assert row is not None
+    with house.host.held("stop"):
+        house.installer.uninstall(TENANT, row.id)
+        gevent.sleep(0.1)
+        house.worker.stop()
+        with gevent.Timeout(3):
+            house.sender.join()
+    [job] = house.open_jobs()
+    assert (job.state, job.owner) == ("removing", None)
+    house.new_worker()
+    house.settle()
+    assert not house.shelf.is_marked_installed(name)
+
+
+def test_an_install_without_its_package_says_so(house: House) -> None:
+    name = house.upload()
+    runner, house.sender.runner = house.sender.runner, None
+    answer = house.install(name)
+    house.sender.runner = runner
+    with house.database.write() as conn:
+        declarations.delete(conn, name)
+    house.shelf.drop_package(name)
+    house.settle()
+    entry = house.entry(answer)
+    assert entry.message == "plugin not found\nfailed to get plugin declaration"
+
+
 def test_a_removal_that_fails_is_recorded(house: House) -> None:
     house.installed()
     house.host.fail("remove", EnvironmentFailed("permission denied"))
@@ -487,8 +516,6 @@ def test_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.Monkey
 
         def renewed() -> bool:
             with house.database.read() as conn:
-                from tidegate.clock import SYSTEM_CLOCK
-
                 return not job_rows.abandoned(conn, SYSTEM_CLOCK.now())
 
         wait_for(renewed)
