@@ -27,6 +27,7 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.hosts.launch import Prepared, prefixes_of
+from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import open_package
 from tidegate.settings import Settings
@@ -148,10 +149,7 @@ class Provision:
             except TidegateError as error:
                 problem = problem or error
         kind = PackageUnknown if isinstance(problem, BlobMissing) else PluginStartFailed
-        raise kind(
-            f"no available node, plugin runtime not found: the package of {parsed} cannot be "
-            f"loaded: {problem}"
-        ) from problem
+        raise kind(f"{NOT_FOUND}: the package of {parsed} cannot be loaded: {problem}") from problem
 
 
 def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path) -> dict[str, str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, final
 
 import gevent
@@ -22,19 +21,17 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.deadline import Deadline
 from tidegate.environments import Progress
 from tidegate.errors import CallFailed, PluginStartFailed, TidegateError
-from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.instance import State
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.provision import PackageUnknown, Provision
 from tidegate.hosts.restarts import Restarts
+from tidegate.hosts.waiting import NOT_FOUND, WaitingLine
 from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.heads import PluginHead
 
 log = get_log("hosts")
 
@@ -76,8 +73,7 @@ class Supervisor:
         self._slots = slots
         self._make = make
         self._on_unknown = on_unknown
-        self._waiting: dict[str, ServerCall] = {}
-        self._patience = Deadlines(self._waited_too_long)
+        self._line = WaitingLine(settings.tidegate_start_limit, lambda: self._doing)
         self._starting: AsyncResult | None = None
         self._starter: gevent.Greenlet | None = None
         self._candidate: LocalInstance | None = None
@@ -97,40 +93,13 @@ class Supervisor:
         if refusal is not None:
             call.fail(refusal.as_json())
             return
-        head = call.head
-        assert isinstance(head, PluginHead)  # noqa: S101 - the host routes by this very type
-        if head.session in self._waiting:
-            call.fail(CallFailed(f"session {head.session} is open already").as_json())
-            return
-        self._waiting[head.session] = call
-        call.on_cancel = partial(self._give_up, head.session)
-        self._patience.add(head.session, min(head.seconds, self._settings.tidegate_start_limit))
+        self._line.add(call)
         self._ensure_starting()
 
     def _refusal(self) -> CallFailed | None:
         if self._stopped:
-            return PluginStartFailed(
-                f"no available node, plugin runtime not found: {self.identifier} is being stopped"
-            )
+            return PluginStartFailed(f"{NOT_FOUND}: {self.identifier} is being stopped")
         return self.restarts.error(self.identifier, self.last_error)
-
-    def _give_up(self, session_id: str) -> None:
-        self._waiting.pop(session_id, None)
-        self._patience.discard(session_id)
-
-    def _waited_too_long(self, session_id: str) -> None:
-        call = self._waiting.pop(session_id, None)
-        if call is None or not isinstance(call.head, PluginHead):
-            return
-        limit = self._settings.tidegate_start_limit
-        error: CallFailed = Deadline(0.0, call.head.seconds, call.head.owner).error()
-        if call.head.seconds > limit:
-            error = PluginStartFailed(
-                f"no available node, plugin runtime not found: {self.identifier} did not become "
-                f"ready within {limit:g} s (TIDEGATE_START_LIMIT): {self._doing}",
-                limit=limit,
-            )
-        call.fail(error.as_json())
 
     # ------------------------------------------------------------------ life
 
@@ -148,7 +117,7 @@ class Supervisor:
     @property
     def waiting(self) -> int:
         """Calls that wait for the plugin to be up."""
-        return len(self._waiting)
+        return len(self._line)
 
     @property
     def instances(self) -> list[LocalInstance]:
@@ -187,8 +156,8 @@ class Supervisor:
             starter.kill()
         refusal = self._refusal()
         if refusal is not None:
-            self._fail_waiting(refusal)
-        self._patience.close()
+            self._line.fail(refusal)
+        self._line.close()
         gevent.joinall([gevent.spawn(one.drain, grace) for one in self.instances])
         self._ended.set()
 
@@ -266,11 +235,8 @@ class Supervisor:
     def _switch_to(self, instance: LocalInstance) -> None:
         """Route to ``instance``; the one before it, if any, ends its calls and goes."""
         old, self.instance = self.instance, instance
-        waiting, self._waiting = self._waiting, {}
-        for session_id, call in waiting.items():
-            self._patience.discard(session_id)
-            if not call.closed:
-                self.open(call)
+        for call in self._line.take():
+            self.open(call)
         if old is not None and old.state is State.READY:
             self._leaving.add(old)
             gevent.spawn(old.drain, float(self._settings.plugin_max_execution_timeout))
@@ -287,17 +253,8 @@ class Supervisor:
         failure: Any = error
         if not isinstance(error, CallFailed):
             failure = PluginStartFailed(error.message, **error.details)
-        self._fail_waiting(failure)
+        self._line.fail(failure)
         outcome.set_exception(failure)
-
-    def _fail_waiting(self, error: CallFailed) -> None:
-        waiting, self._waiting = self._waiting, {}
-        words = "no available node, plugin runtime not found"
-        text = error.message if words in error.message else f"{words}: {error.message}"
-        shown = type(error)(text, **error.details).as_json()
-        for session_id, call in waiting.items():
-            self._patience.discard(session_id)
-            call.fail(shown)
 
     def _gone(self, instance: LocalInstance) -> None:
         """An instance ended (called once by each)."""
@@ -309,13 +266,13 @@ class Supervisor:
             log.warning("plugin died", plugin=self.identifier, exit=instance.exit, lived=lived)
         if instance is self.instance:
             self.instance = None
-            if self._waiting or (instance.opened and not self._stopped):
+            if self._line or (instance.opened and not self._stopped):
                 self._restart_after_death()
 
     def _restart_after_death(self) -> None:
         refusal = self._refusal()
         if refusal is not None:
-            self._fail_waiting(refusal)
+            self._line.fail(refusal)
         else:
             self._ensure_starting()
 
