@@ -1,6 +1,6 @@
 """Child processes of the host: how they are started, watched, killed and reaped.
 
-Every child - uv, a plugin - goes this one way (docs/adr/005):
+Every child - uv, a plugin - goes this one way (docs/adr/010):
 
 * started by ``posix_spawn`` of the trampoline: own session and process group, limits, working
   directory; it dies when the host dies,
