@@ -65,7 +65,8 @@ class Server:
                 time.sleep(0.1)
             else:
                 return
-        raise SystemExit(f"tidegate up does not serve: see {self._log.name}")
+        said = Path(self._log.name).read_text(errors="replace")[-2000:]
+        raise SystemExit(f"tidegate up does not serve:\n{said}")
 
     def install(self, folder: Path) -> str:
         """Pack and install a plugin; gives its plugin id."""
