@@ -128,6 +128,7 @@ class Harness:
         return Response(200, b"{}")
 
     def _stream(self, request: Request) -> StreamResponse:
+        request.body.read()
         return StreamResponse(
             source=self.source,
             events=sse.events,
