@@ -19,9 +19,12 @@ from typing import Any
 
 from tidegate.runtime import boot, fingerprint, launcher, link_key, link_socket
 from tidegate.runtime.home import prepare_home, take_lock
+from tidegate.runtime.limits import raise_open_files
 from tidegate.settings import Settings
 
 COMMAND = "tidegate host"
+# Five for each of 200 plugins, and those of builds; more is better.
+_FILES = 4096
 
 
 def main() -> None:
@@ -30,6 +33,7 @@ def main() -> None:
         launcher.require_installed("host")
         boot.patch(COMMAND)
         settings = prepare_home(os.environ)
+        raise_open_files(_FILES, "many plugins")
         lock = take_lock(settings.home, "host", "another host runs on this data folder")
         host, server = compose(settings)
         boot.serve(COMMAND)
@@ -73,7 +77,7 @@ def _stop_event() -> Any:
     from gevent.event import Event
 
     event = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         gevent.signal_handler(number, event.set)
     return event
 

@@ -81,7 +81,9 @@ class Program:
         os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Kill what is left of its session's process group, reap, close."""
+        """Kill what is left of its session's process group, reap, close. Once is enough."""
+        if self._pipe < 0:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         if self.code is None:
@@ -90,6 +92,7 @@ class Program:
         self._reader.kill()
         for descriptor in (self._pipe, self._pidfd):
             _close(descriptor)
+        self._pipe = -1
 
     def took_less_than(self, seconds: float) -> bool:
         """Whether it ended in time, on a machine that others use at the same time."""

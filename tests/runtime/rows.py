@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 ROWS: Mapping[str, Sequence[str]] = {
-    "R1": ("runtime/test_api_boot.py", "runtime/test_start_paths.py"),
+    "R1": ("runtime/test_api_boot.py", "runtime/test_start_paths.py", "runtime/test_up.py"),
     "R2": ("runtime/test_start_paths.py",),
     "R3": ("runtime/test_start_paths.py",),
     "R4": ("runtime/test_api_boot.py",),

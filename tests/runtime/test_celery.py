@@ -26,9 +26,8 @@ def test_R14_the_forms_that_celery_patches_for_run(start, environ):
         kept = Path(environ["TIDEGATE_HOME"]) / "run/worker.json"
         eventually(kept.exists)
         assert json.loads(kept.read_text())["pid"] == program.pid
-        program.kill()
-        assert program.wait() == 0
-        assert not kept.exists()
+        kept.unlink()
+        program.close()
 
 
 @pytest.mark.parametrize(
@@ -130,9 +129,11 @@ def test_R16_a_beat_that_nobody_patched_is_refused(start):
 
 def test_R26_the_worker_stops_warmly(start, environ):
     program = start("celery", "-A", ENTRY, "worker", "-P", "gevent", *QUIET)
-    eventually((Path(environ["TIDEGATE_HOME"]) / "run/worker.json").exists)
+    kept = Path(environ["TIDEGATE_HOME"]) / "run/worker.json"
+    eventually(kept.exists)
     began = time.monotonic()
     program.kill()
     assert program.wait() == 0
     assert time.monotonic() - began < 5
     assert "Warm shutdown" in program.text
+    assert not kept.exists()

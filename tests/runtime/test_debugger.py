@@ -34,7 +34,7 @@ def test_R28_a_breakpoint_in_a_request_is_hit_and_evaluates(start, environ):
         child = master.event("debugpyAttach")["body"]
         with _client(child["connect"]["port"]) as worker:
             worker.attach(child)
-            request = gevent.spawn(ask, environ, "/state", 60)
+            request = gevent.spawn(ask, environ, "/state", timeout=60)
             stopped = worker.event("stopped")["body"]
             assert stopped["reason"] == "breakpoint"
             frames = worker.request("stackTrace", threadId=stopped["threadId"])["stackFrames"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
+import socket
 import time
+from contextlib import closing
 from pathlib import Path
 
 import gevent
 import pytest
 
 from tests.runtime.asking import ask, opened
+from tests.runtime.conftest import port_of
 from tests.runtime.processes import HERE, eventually
 
 
@@ -50,6 +54,21 @@ def test_R26_term_stops_accepting(probe, environ):
         eventually(lambda: _refused(environ))
         assert response.read().splitlines()[-1] == b"complete"
     assert program.wait() == 0
+
+
+def test_R26_an_idle_connection_does_not_hold_the_stop(probe, environ):
+    program = probe(TIDEGATE_GRACE="20")
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(environ), timeout=10)
+    connection.request("GET", "/state")
+    connection.getresponse().read()
+    fresh = socket.create_connection(("127.0.0.1", port_of(environ)))
+    with closing(connection), fresh, opened(environ, "/stream", chunks="3", every="1") as response:
+        response.readline()
+        program.kill()
+        assert connection.sock.recv(1) == b""  # closed by the server
+        assert response.read().splitlines()[-1] == b"complete"
+        assert program.wait() == 0
+        assert program.took_less_than(8)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

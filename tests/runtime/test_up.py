@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.asking import opened
+from tests.runtime.asking import ask
 from tests.runtime.processes import Program, alive, eventually, tree
 
 ORDER = ("host", "worker", "beat", "api")
@@ -29,14 +29,17 @@ def small_up(start):
 
 
 @pytest.mark.limit(120, "starts the four real roles twice on a busy machine")
-def test_up_starts_restarts_and_stops_the_real_roles(start, environ):
+def test_R1_up_starts_restarts_and_stops_the_real_roles(start, environ):
     home = Path(environ["TIDEGATE_HOME"])
     program = start("tidegate", "up")
     program.wait_for(r"^tidegate: ready: http://127\.0\.0\.1", 60)
     assert {name for name in re.findall(r'"role": "(\w+)"', program.text)} == set(ORDER)
     pids = {name: int((home / f"run/{name}.pid").read_text()) for name in ORDER}
-    with opened(environ, "/health/check") as response:
-        assert response.status == 200
+    key = (home / "keys/server.key").read_text()
+    shown = ask(environ, "/debug/runtime", {"X-Api-Key": key})["data"]
+    assert shown["api"]["ppid"] == pids["api"]
+    assert shown["api"]["pool"] == "GeventWorker"
+    assert shown["host"]["pid"] == pids["host"]
 
     second = start("tidegate", "up")
     assert second.wait(30) == 78

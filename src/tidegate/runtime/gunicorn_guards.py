@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from gevent import events
@@ -21,6 +22,7 @@ from gevent import events
 from tidegate.errors import PatchRefused
 from tidegate.runtime import boot, fingerprint, launcher
 from tidegate.runtime.home import prepare_home
+from tidegate.runtime.limits import raise_open_files
 from tidegate.settings import Settings
 
 COMMAND = "tidegate api"
@@ -30,6 +32,8 @@ HALT = 3
 RELOAD_GRACE = 1.0
 # From the worker's notice of SIGTERM (its loop turns once a second) to its last look at its pool.
 _LOOP = 2
+# Files of a worker beside its connections.
+_OWN_FILES = 256
 
 
 def settings_or_exit() -> Settings:
@@ -37,7 +41,11 @@ def settings_or_exit() -> Settings:
     with launcher.refusals_end_the_process():
         # Before Gunicorn loads the worker class, and hides what is missing in its text.
         launcher.require_installed("api")
-        return prepare_home(os.environ)
+        settings = prepare_home(os.environ)
+        raise_open_files(
+            settings.server_worker_connections + _OWN_FILES, "SERVER_WORKER_CONNECTIONS"
+        )
+        return settings
     raise AssertionError("unreachable")
 
 
@@ -126,15 +134,20 @@ def _require_free_port(config: Any) -> None:
 def _spawn_watcher(worker: Any, grace: float) -> None:
     import gevent
 
-    gevent.spawn(_watch, worker, grace)
+    from tidegate.runtime.idle import IdleConnections
+
+    idle = IdleConnections(worker.cfg.keepalive)
+    worker.timeout_ctx = idle.wait
+    gevent.spawn(_watch, worker, grace, idle.close)
 
 
-def _watch(worker: Any, grace: float) -> None:
+def _watch(worker: Any, grace: float, close_idle: Callable[[], None]) -> None:
     """Begin draining as soon as the worker is told to stop, by whatever way.
 
     Gunicorn writes to PIPE on each signal and on reload; ``max_requests`` only clears ``alive``,
     hence the time-out. Without this, SIGTERM would cut each stream without a word.
     """
+    import gevent
     from gevent.socket import wait_read
 
     while worker.alive:
@@ -144,3 +157,6 @@ def _watch(worker: Any, grace: float) -> None:
         except (TimeoutError, BlockingIOError):
             continue
     boot.DRAIN.begin(grace)
+    while True:  # until the worker ends: streams that end now leave idle connections
+        close_idle()
+        gevent.sleep(0.2)
