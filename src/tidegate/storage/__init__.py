@@ -2,7 +2,8 @@
 
 * :class:`Database`, :func:`migrate` - connections, and the tables they need
 * query modules, plain functions that take a connection first and return frozen rows:
-  ``declarations``, ``installations``, ``install_tasks``, ``job_rows``, ``generation``
+  ``declarations``, ``installations``, ``capabilities``, ``endpoints``, ``readmes``,
+  ``install_tasks``, ``job_rows``, ``generation``
 * ``blobs`` - packages, markers of installed ones, icons
 
 SQL stands in this room only. ``Database`` is loaded at first use: a supervisor or a command that

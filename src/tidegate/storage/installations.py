@@ -18,10 +18,15 @@ from sqlalchemy import delete as delete_from
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.ids import plugin_id_of, row_id
-from tidegate.storage import capabilities, declarations, generation, references
+from tidegate.storage import capabilities, declarations, endpoints, generation, references
 from tidegate.storage.columns import row_key, tenant_key
+from tidegate.storage.declared import DeclarationBroken, parts_of
 from tidegate.storage.dialects import insert_or_skip
+from tidegate.storage.tables import plugin_declarations
 from tidegate.storage.tables import plugin_installations as table
+from tidegate.telemetry.logs import get_log
+
+log = get_log("storage")
 
 
 @final
@@ -40,6 +45,15 @@ class Installation:
     meta: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A version that a tenant has not; ``current`` is the one that it has, or empty."""
+
+    identifier: str
+    current: str
 
 
 @final
@@ -102,6 +116,39 @@ def all_of_tenant(conn: Connection, tenant: str) -> list[Installation]:
     return _all(conn, _of_tenant(tenant))
 
 
+def missing(conn: Connection, tenant: str, identifiers: Iterable[str]) -> list[Missing]:
+    """Those of these versions that the tenant has not, in their order (01 section 3.13)."""
+    asked = {identifier: plugin_id_of(identifier) for identifier in identifiers}
+    rows = find_many(conn, tenant, set(asked.values()))
+    have = {row.plugin_id: row.identifier for row in rows}
+    return [
+        Missing(identifier, have.get(plugin_id, ""))
+        for identifier, plugin_id in asked.items()
+        if have.get(plugin_id) != identifier
+    ]
+
+
+def ids_by_category(conn: Connection, tenant: str, category: str) -> list[str]:
+    """Plugin ids of a tenant whose category it is (spec/plugin/08 section 4), newest first.
+
+    Empty for a category that there is not. A plugin whose declaration is broken is left out.
+    """
+    declared = plugin_declarations
+    same = declared.c.plugin_unique_identifier == table.c.plugin_unique_identifier
+    order = (table.c.created_at.desc(), table.c.id.desc())
+    statement = (
+        select(table.c.plugin_id, declared.c.declaration)
+        .outerjoin(declared, same)
+        .where(table.c.tenant_id == tenant_key(tenant))
+        .order_by(*order)
+    )
+    return [
+        row.plugin_id
+        for row in conn.execute(statement)
+        if _category(row.plugin_id, row.declaration) == category
+    ]
+
+
 def is_installed_anywhere(conn: Connection, identifier: str) -> bool:
     """Whether any tenant has exactly this version."""
     return references.is_used(conn, identifier)
@@ -157,7 +204,8 @@ def install(
 def uninstall(conn: Connection, tenant: str, installation_id: str) -> Uninstalled | None:
     """Uninstall for one tenant (02 section 3.2); None when there is no such installation.
 
-    With the last reference the rows of the version go; package, assets, endpoints stay.
+    Its endpoints go with it (D-11). With the last reference the rows of the version go; package
+    and assets stay.
     """
     key = row_key(installation_id)
     if key is None:
@@ -170,6 +218,7 @@ def uninstall(conn: Connection, tenant: str, installation_id: str) -> Uninstalle
         return None
     last = references.remove(conn, gone.plugin_unique_identifier)
     capabilities.drop(conn, tenant_key(tenant), gone.plugin_id)
+    endpoints.remove_of_plugin(conn, tenant, gone.plugin_id)
     generation.bump(conn)
     return Uninstalled(gone.plugin_unique_identifier, gone.plugin_id, last)
 
@@ -211,6 +260,14 @@ def upgrade(
 
 
 # --------------------------------------------------------------------------- rows
+
+
+def _category(plugin_id: str, declaration: str | None) -> str:
+    try:
+        return parts_of(declaration).category
+    except DeclarationBroken as error:
+        log.error("installation left out", plugin=plugin_id, error=error.message)
+        return ""
 
 
 def _of_tenant(tenant: str) -> Select[Any]:

@@ -15,6 +15,7 @@ from tidegate.storage.dialects import insert
 from tidegate.storage.tables import (
     plugin_declarations,
     plugin_installations,
+    plugin_readme_records,
     plugins,
     serverless_runtimes,
 )
@@ -48,7 +49,7 @@ def add(
 def remove(conn: Connection, identifier: str) -> bool:
     """One tenant less, after its installation is gone; True when it was the last.
 
-    Then the rows of the version go: plugin, declaration, serverless runtime. A missing plugin
+    Then the rows of the version go: plugin, declaration, runtime, readmes (D-44). A missing plugin
     row is tolerated (old databases).
     """
     _subtract(conn, identifier)
@@ -83,6 +84,6 @@ def _subtract(conn: Connection, identifier: str) -> None:
 def _forget_unused(conn: Connection, identifier: str) -> bool:
     if is_used(conn, identifier):
         return False
-    for table in (plugins, plugin_declarations, serverless_runtimes):
+    for table in (plugins, plugin_declarations, serverless_runtimes, plugin_readme_records):
         conn.execute(delete_from(table).where(table.c.plugin_unique_identifier == identifier))
     return True

@@ -141,6 +141,8 @@ tenant_storages = _table(
     *_indexed("tenant_storages", "tenant_id", String(255), nullable=False),
     *_indexed("tenant_storages", "plugin_id", String(255), nullable=False),
     Column("size", BigInteger, nullable=False),
+    # ours: the reference makes two rows when two first writes meet (D-42)
+    Index("idx_tenant_storages_tenant_plugin", "tenant_id", "plugin_id", unique=True),
 )
 
 plugin_readme_records = _table(
@@ -187,6 +189,25 @@ generation = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("value", BigInteger, nullable=False),
 )
+
+credentials = Table(
+    "tidegate_credentials",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("tenant_id", RowId, nullable=False),
+    Column("provider", String(255), nullable=False),
+    Column("model_type", String(63), nullable=False),
+    Column("model", String(255), nullable=False),
+    Column("sealed", Text, nullable=False),
+    Index(
+        "idx_tidegate_credentials_place",
+        "tenant_id", "provider", "model_type", "model",
+        unique=True,
+    ),
+)  # fmt: skip
+"""For TIDEGATE_BACKCALLS=self; ``sealed`` is encrypted JSON (backcalls/vault.py)."""
 
 set_aside = Table(
     "tidegate_set_aside",

@@ -48,7 +48,7 @@ def _complete(conn: Connection, inspector: Inspector, table: Table, set_aside: T
     unique = {*_unique_sets(inspector, table.name)}
     for name, columns in _wanted_unique(table):
         if frozenset(columns) not in unique:
-            _move_duplicates(conn, table, columns, set_aside)
+            move_duplicates(conn, table, columns, set_aside)
             op.create_index(name, table.name, list(columns), unique=True)
     _add_indexes(inspector, table)
 
@@ -104,7 +104,7 @@ def _wanted_unique(table: Table) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield str(one.name), tuple(column.name for column in one.columns)
 
 
-def _move_duplicates(
+def move_duplicates(
     conn: Connection, table: Table, columns: tuple[str, ...], set_aside: Table
 ) -> None:
     """Keep the oldest row of each key, move the others."""
