@@ -155,11 +155,12 @@ class Application:
             raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
 
     def _not_found(self, environ: dict[str, Any], method: str, path: str) -> Response:
-        """404, or the way to the same path with a slash at its end where that is a route."""
-        if path.endswith("/") or self.table.find(method, path + "/") is None:
+        """404, or the way to the path with one slash more or less where that is a route."""
+        other = path[:-1] if path.endswith("/") else path + "/"
+        if self.table.find(method, other) is None:
             return NOT_FOUND
         query = environ.get("QUERY_STRING", "")
-        target = quote(path + "/") + ("?" + query if query else "")
+        target = quote(other) + ("?" + query if query else "")
         return Response(301 if method == "GET" else 307, b"", headers=(("Location", target),))
 
     # ------------------------------------------------------------------ delivering

@@ -115,7 +115,7 @@ def _from_body(request: Request, form: type[Form]) -> dict[str, Any]:
     if not body.strip():
         return {}
     if kind == "application/json":
-        return _from_json(body)
+        return _by_field(_from_json(body), form)
     if kind == "application/x-www-form-urlencoded":
         return _from_query(parse_qs(body.decode("utf-8", "replace")), form)
     return {}
@@ -129,6 +129,13 @@ def _from_json(body: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BindingRefused("the body must be a JSON object")
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _by_field(values: dict[str, Any], form: type[Form]) -> dict[str, Any]:
+    """Values by field; a field's name in capitals is understood where the right one is missing."""
+    shown = {shown_name(name): name for name in form.__struct_fields__}
+    named = {shown[key]: value for key, value in values.items() if key in shown}
+    return {**named, **values}
 
 
 def _from_query(query: dict[str, list[str]], form: type[Form]) -> dict[str, Any]:

@@ -45,11 +45,14 @@ def test_what_no_route_serves_is_404(connect, line: tuple[str, str]) -> None:
     assert line[0] == "HEAD" or answer.endswith(b'{"code":"not_found","message":"route not found"}')
 
 
-def test_a_missing_slash_is_redirected_with_the_query(connect) -> None:
+def test_a_slash_too_few_or_too_many_is_redirected(connect) -> None:
     client = connect()
     client.send(request("GET", "/folder?a=1&b=%2F"))
     status, headers, _ = client.answer()
     assert (status, headers["location"]) == (301, "/folder/?a=1&b=%2f")
+    client.send(request("GET", "/plain/"))
+    status, headers, _ = client.answer()
+    assert (status, headers["location"]) == (301, "/plain")
 
 
 def test_an_unexpected_error_is_500_and_tells_nothing(connect) -> None:

@@ -49,7 +49,9 @@ def test_query_and_json_are_both_understood_on_a_get() -> None:
 
 
 def test_fields_are_understood_by_the_names_that_messages_show() -> None:
-    assert bind(make_request(query={"Page": 1, "PageSize": 3}), PageForm).page_size == 3
+    names = {"Page": 1, "PageSize": 3}
+    assert bind(make_request(query=names), PageForm).page_size == 3
+    assert bind(make_request(json_body={**names, "page_size": 4}), PageForm).page_size == 4
     assert shown_name("plugin_installation_id") == "PluginInstallationID"
 
 

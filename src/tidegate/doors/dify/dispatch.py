@@ -106,7 +106,8 @@ class Dispatcher:
             raise BadRequest("the header X-Plugin-ID is required")
         tenant = request.params["tenant_id"]
         plugin = self.installed(tenant, plugin_id)
-        return self.open(action, tenant, plugin, read_body(request))
+        trace = request.header("traceparent")
+        return self.open(action, tenant, plugin, read_body(request), trace)
 
     def for_identifier(self, action: Action, request: Request) -> StreamResponse:
         """``/v2/invoke/dispatch/…``: exactly this version, for the tenant in the body."""
@@ -122,7 +123,8 @@ class Dispatcher:
             raise BindingRefused(rule_failed("TenantID", "required"))
         if not known_tenant(body.tenant_id):  # it becomes part of paths (D-67)
             raise BindingRefused("tenant_id must be a UUID")
-        return self.open(action, body.tenant_id, Plugin(identifier, declaration), body)
+        trace = request.header("traceparent")
+        return self.open(action, body.tenant_id, Plugin(identifier, declaration), body, trace)
 
     def installed(self, tenant: str, plugin_id: str) -> Plugin:
         """What ``tenant`` installed under ``plugin_id``; PluginNotFound when nothing."""
@@ -133,7 +135,9 @@ class Dispatcher:
             raise PluginNotFound(f"plugin not installed: {plugin_id[:300]}")
         return Plugin(found.identifier, found.declaration, found.row.runtime_type)
 
-    def open(self, action: Action, tenant: str, plugin: Plugin, body: Body) -> StreamResponse:
+    def open(
+        self, action: Action, tenant: str, plugin: Plugin, body: Body, trace: str = ""
+    ) -> StreamResponse:
         """Open the session. Errors from here on are those before the stream (contract 3)."""
         data = action.read(body.data)
         plugin_id = plugin_id_of(plugin.identifier)
@@ -148,6 +152,8 @@ class Dispatcher:
             line=_line(session, action, body, data),
             deadline=Deadline.after(self._seconds, _DEADLINE_OWNER),
             rules=self._rules(action, plugin, plugin_id, data),
+            user=body.user_id or "",
+            trace=trace,
         )
         try:
             stream = self._services.calls.plugin(call)
