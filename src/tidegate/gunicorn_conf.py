@@ -33,7 +33,12 @@ loglevel = "debug" if _settings.debug else "info"
 
 def on_starting(server: Any) -> None:
     """In the master, before the first fork: refuse what can be known already."""
-    _guards.refuse_in_master(server)
+    _guards.refuse_in_master(server, _settings)
+
+
+def on_reload(server: Any) -> None:
+    """In the master, on SIGHUP: Gunicorn has read its configuration anew."""
+    _guards.share_log(server.log, _settings)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import socket
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_R5_R6_patch_order_and_what_is_imported_before(start):
     ]
     assert {step[3] for step in steps} == {"[]"}
     before = set(steps[3][4].split(","))
-    assert before <= {"runtime", "errors", "settings", "clock", "gunicorn_conf"}
+    assert before <= {"runtime", "telemetry", "errors", "settings", "clock", "gunicorn_conf"}
     assert "MonkeyPatchWarning" not in program.text
 
 
@@ -167,6 +168,14 @@ def test_R32_a_missing_package_is_named(start, package):
 def _connects(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_gunicorns_log_has_our_shape(probe):
+    program = probe(LOG_OUTPUT_FORMAT="json")
+    listening = json.loads(program.wait_for(r"^\{.*Listening at.*\}$")[0])
+    assert listening["severity"] == "INFO"
+    booting = json.loads(program.wait_for(r"^\{.*Booting worker with pid.*\}$")[0])
+    assert booting["service"] == "tidegate"
 
 
 def test_the_control_socket_of_gunicorn_is_off(probe, environ, tmp_path):

@@ -89,6 +89,8 @@ def test_R26_hup_replaces_the_worker_and_the_old_one_drains(probe, environ):
         program.kill(signal.SIGHUP)
         eventually(lambda: ask(environ, "/state")["pid"] != old)
         assert response.read().splitlines()[-1] == b"complete"
+    new = ask(environ, "/state")["pid"]
+    assert program.text.count(f"Booting worker with pid: {new}") == 1
 
 
 def test_R18_an_edit_starts_a_new_patched_worker_while_a_stream_is_open(start, environ, tmp_path):

@@ -66,8 +66,9 @@ def watch_for_the_patch() -> None:
         events.subscribers.append(_patched)
 
 
-def refuse_in_master(server: Any) -> None:
+def refuse_in_master(server: Any, settings: Settings) -> None:
     """Static facts, before the first fork. Hook ``on_starting``."""
+    share_log(server.log, settings)
     with launcher.refusals_end_the_process():
         _require_gevent_worker(server.cfg)
         _require_no_preload(server.cfg)
@@ -105,6 +106,19 @@ def _patched(event: object) -> None:
     if isinstance(event, events.GeventDidPatchBuiltinModulesEvent):
         with launcher.refusals_end_the_process(HALT):
             boot.patch(COMMAND)
+
+
+def share_log(gunicorn_log: Any, settings: Settings) -> None:
+    """What Gunicorn says goes where ours goes, in the same shape; its level stays its own.
+
+    Hooks ``on_starting`` and ``on_reload``, which has made Gunicorn's own handlers again.
+    """
+    from tidegate.telemetry.logs import configure_logging
+
+    configure_logging(settings)
+    for handler in list(gunicorn_log.error_log.handlers):
+        gunicorn_log.error_log.removeHandler(handler)
+    gunicorn_log.error_log.propagate = True
 
 
 def _require_gevent_worker(config: Any) -> None:
