@@ -196,6 +196,7 @@ class Running:
     def close(self) -> None:
         """End everything; folders of plugins that only this test knows are removed."""
         self.host.stop(grace=0.0)
+        self.host.target.close()
         for key in self.shelf.blobs:
             identifier = key.removeprefix("plugin_packages/")
             if "/misbehave-" in identifier:

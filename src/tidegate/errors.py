@@ -174,6 +174,10 @@ class BlobMissing(NotFound):
     """The store works and holds no blob of that key (D-59: never raised for an outage)."""
 
 
+class SecretsUnavailable(InternalFailure):
+    """Secrets could not be encrypted or decrypted: by Dify, or with the local key."""
+
+
 class SwitchedInTransaction(TidegateError):
     """A greenlet waited inside a SQLite write transaction: a bug of ours. Rolled back."""
 
@@ -253,6 +257,30 @@ class NeedsDify(CallFailed):
     """A back-call that only Dify can answer while no Dify is configured. Details: call."""
 
     error_type = "NeedsDify"
+
+
+class BackCallInvalid(CallFailed):
+    """A back-call that cannot be read, of an unknown type, or without a field that it needs."""
+
+    error_type = "BackCallInvalid"
+
+
+class BackCallFailed(CallFailed):
+    """Whoever answers back-calls could not. Details: status (HTTP) where there was an answer."""
+
+    error_type = "BackCallFailed"
+
+
+class StorageRefused(CallFailed):
+    """The plugin storage does not take it: over its quota, a key that is none. Details: limit."""
+
+    error_type = "StorageRefused"
+
+
+class SessionOver(CallFailed):
+    """The session of a back-call ended, or was never one of this plugin."""
+
+    error_type = "SessionOver"
 
 
 class Overloaded(CallFailed):

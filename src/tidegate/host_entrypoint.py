@@ -45,13 +45,13 @@ def main() -> None:
     stop.wait()
     fingerprint.forget("host", settings.home)
     host.stop(settings.tidegate_grace)
+    host.target.close()
     server.stop()
     lock.close()
 
 
 def compose(settings: Settings) -> tuple[Any, Any]:
     """Put the host's rooms together: the plugin host and the server that callers reach it by."""
-    from tidegate.backcalls import open_target
     from tidegate.environments import Environments
     from tidegate.hosts import PluginHost
     from tidegate.link.server import LinkServer
@@ -60,7 +60,8 @@ def compose(settings: Settings) -> tuple[Any, Any]:
 
     configure_logging(settings)
     environments = Environments(settings)
-    host = PluginHost(settings, open_blobs(settings), environments, open_target(settings))
+    blobs = open_blobs(settings)
+    host = PluginHost(settings, blobs, environments, _target(settings, blobs))
     server = LinkServer(
         host,
         key=link_key(settings),
@@ -70,6 +71,18 @@ def compose(settings: Settings) -> tuple[Any, Any]:
     host.notify = server.notify
     host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
+
+
+def _target(settings: Settings, blobs: Any) -> Any:
+    """Who answers back-calls: Dify or Tidegate itself; the plugin storage is ours in any case."""
+    from tidegate.backcalls import open_target
+    from tidegate.backcalls.plugin_storage import PluginStorage
+    from tidegate.doors.plugins import open_own_answers
+    from tidegate.storage import Database
+
+    database = Database(settings)
+    own = open_own_answers(settings, database) if settings.backcalls == "self" else None
+    return open_target(settings, storage=PluginStorage(settings, database, blobs), own=own)
 
 
 def _stop_event() -> Any:

@@ -189,6 +189,22 @@ class Settings:
         "Who answers back-calls: dify or self. Default: dify when its URL is set.",
         choices=("", "dify", "self"),
     )
+    tidegate_backcalls_at_once: int = _setting(
+        500, "Back-calls of one plugin process that run at once; more wait.", least=1
+    )
+    tidegate_backcall_wait: float = _setting(
+        30.0, "Seconds that a back-call waits for its turn before it is refused.", least=0
+    )
+    tidegate_summary_model: str = _setting(
+        "",
+        "`author/name/provider/model` that summarizes where TIDEGATE_BACKCALLS=self. "
+        "Default: the first language model with credentials, else the first that is installed.",
+    )
+    tidegate_credentials_key: Secret = _setting(
+        Secret(""),
+        "32 bytes in Base64 that encrypt stored credentials and endpoint secrets. Default: made "
+        "at first use in `keys/credentials.key`; machines that share a database share it.",
+    )
 
     # --- plugins
     plugin_working_path: str = _setting("cwd", "Extracted packages and environments.")

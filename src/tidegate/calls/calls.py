@@ -33,6 +33,7 @@ class PluginCall:
 
     ``line`` is the complete line for the plugin's standard input, without newline
     (:func:`tidegate.wire.session.request_line`); ``session`` is the id that stands in it.
+    ``user``, ``trace`` and ``depth`` are for its back-calls (wire/heads).
     """
 
     identifier: str
@@ -44,6 +45,9 @@ class PluginCall:
     line: bytes
     deadline: Deadline
     rules: OutputRules | None = None
+    user: str = ""
+    trace: str = ""
+    depth: int = 0
 
 
 @final
@@ -107,6 +111,9 @@ class Calls:
             tenant=call.tenant,
             seconds=call.deadline.remaining(),
             owner=call.deadline.owner,
+            user=call.user,
+            trace=call.trace,
+            depth=call.depth,
         )
         return self._open(head, call.line, stream)
 

@@ -50,6 +50,11 @@ class Deadlines:
                 self._arm()
         due.add(session_id)
 
+    def remaining(self, session_id: str) -> float:
+        """Seconds until ``session_id`` is ended; 0 when it is not known."""
+        tick = self._ticks.get(session_id)
+        return 0.0 if tick is None else max(0.0, tick / _PER_SECOND - _now())
+
     def discard(self, session_id: str) -> None:
         """The session ended. Idempotent."""
         tick = self._ticks.pop(session_id, None)

@@ -47,7 +47,7 @@ class PluginHost:
         self.notify: Callable[[bytes], None] = _nobody_listens
         self.fingerprint: Callable[[], dict[str, Any]] = dict
         self._settings = settings
-        self._target = target
+        self.target = target
         self._environ = dict(os.environ if environ is None else environ)
         self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
         self._supervisors: dict[str, Supervisor] = {}
@@ -117,7 +117,7 @@ class PluginHost:
             self._settings,
             self._environ,
             self._log_of(prepared.plugin_id),
-            self._target,
+            self.target,
             on_gone,
         )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 from tidegate.environments import Child, proxies, spawn
 from tidegate.settings import Settings
@@ -33,6 +33,7 @@ class Prepared:
     """A plugin that can be started: its folder, its environment, its entry point.
 
     ``prefixes`` are folders of ours that may occur in what it says; :meth:`scrub` takes them out.
+    ``permission`` is what its manifest asks for: which back-calls it may make.
     """
 
     identifier: str
@@ -42,6 +43,7 @@ class Prepared:
     python: Path
     entrypoint: str
     prefixes: tuple[bytes, ...]
+    permission: Mapping[str, Any] = field(default_factory=dict)
 
     def scrub(self, text: bytes) -> bytes:
         """``text`` without our paths: file names become relative to the plugin or its library."""

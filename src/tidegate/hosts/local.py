@@ -17,7 +17,7 @@ from typing import Any, Final, final
 import gevent
 from gevent.event import Event
 
-from tidegate.backcalls import Target
+from tidegate.backcalls import Caller, Session, Target
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.deadline import Deadline
 from tidegate.environments import Child, Exit, ReadEnd
@@ -72,10 +72,11 @@ class LocalInstance:
         self._on_gone = on_gone
         self._plugin_log = plugin_log
         self._talk = Talk(
-            prepared.identifier,
+            Caller(prepared.identifier, prepared.permission),
             plugin_log,
             ready=self._heard,
-            tenant_of=self._tenant_of,
+            session_of=self._session_of,
+            break_off=self._break_off,
             target=target,
         )
         self.sessions = Sessions(
@@ -157,6 +158,11 @@ class LocalInstance:
         return self._child.pid
 
     @property
+    def backcalls(self) -> int:
+        """Back-calls of the plugin that are not answered yet."""
+        return self._talk.backcalls
+
+    @property
     def backlog(self) -> int:
         """Bytes that wait for the plugin to read them."""
         return self._writer.pending
@@ -192,31 +198,48 @@ class LocalInstance:
     def _usable(self) -> bool:
         return self.state is State.READY and self._child.exit is None and not self._writer.broken
 
-    def _forget(self, session_id: str) -> None:
+    def _forget(self, session_id: str, reason: CallFailed | None = None) -> None:
         self.sessions.forget(session_id)
         self._writer.discard(session_id)
-        self._left(session_id)
+        self._left(session_id, reason)
 
     def _session_ended(self, session_id: str) -> None:
         self.served += 1
         self._left(session_id)
 
-    def _left(self, session_id: str) -> None:
+    def _left(self, session_id: str, reason: CallFailed | None = None) -> None:
         self._deadlines.discard(session_id)
+        self._talk.session_over(session_id, reason)
         if not self.sessions.ports:
             self._empty.set()
 
     def _expire(self, session_id: str) -> None:
         call = self.sessions.ports.get(session_id)
         if isinstance(call, ServerCall) and isinstance(call.head, PluginHead):
-            self._forget(session_id)
-            call.fail(Deadline(0.0, call.head.seconds, call.head.owner).error().as_json())
+            error = Deadline(0.0, call.head.seconds, call.head.owner).error()
+            self._forget(session_id, error)
+            call.fail(error.as_json())
 
-    def _tenant_of(self, session_id: str) -> str | None:
+    def _session_of(self, session_id: str) -> Session | None:
         call = self.sessions.ports.get(session_id)
-        if isinstance(call, ServerCall) and isinstance(call.head, PluginHead):
-            return call.head.tenant
-        return None
+        if not isinstance(call, ServerCall) or not isinstance(call.head, PluginHead):
+            return None
+        head = call.head
+        left = self._deadlines.remaining(session_id)
+        return Session(
+            tenant=head.tenant,
+            user=head.user,
+            type=head.type,
+            deadline=Deadline(SYSTEM_CLOCK.monotonic() + left, head.seconds, head.owner),
+            trace=head.trace,
+            depth=head.depth,
+        )
+
+    def _break_off(self, session_id: str, error: bytes) -> None:
+        call = self.sessions.ports.get(session_id)
+        if isinstance(call, ServerCall):
+            self._forget(session_id)
+            call.fail(error)
 
     # ------------------------------------------------------------------ what the process does
 
@@ -249,6 +272,7 @@ class LocalInstance:
         """The process ended: take its last words, then end all that it was serving."""
         self._last_words()
         gevent.killall(self._greenlets)
+        self._talk.close()
         self._writer.close()
         self._deadlines.close()
         self._become(State.GONE if self._stop_asked else State.FAILED)

@@ -35,7 +35,7 @@ from tidegate.telemetry.logs import get_log
 
 log = get_log("hosts")
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class Packages(Protocol):
@@ -97,6 +97,7 @@ class Provision:
             python=environment.python,
             entrypoint=facts["entrypoint"],
             prefixes=prefixes_of(folder, environment.folder, environment.prefix),
+            permission=json.loads(facts["permission"]),
         )
 
     def remove(self, identifier: str) -> None:
@@ -164,6 +165,7 @@ def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path)
         "language": runner.language,
         "python": runner.version,
         "entrypoint": runner.entrypoint,
+        "permission": json.dumps(package.manifest.values["resource"].get("permission") or {}),
     }
 
 

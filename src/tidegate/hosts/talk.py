@@ -5,36 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from tidegate.backcalls import BackCall, Target
+from tidegate.backcalls import BackCall, Caller, Session, Target
+from tidegate.errors import SessionOver, TidegateError
+from tidegate.hosts.answers import BackCallAnswer
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.writer import Writer
-from tidegate.telemetry.logs import get_log
-from tidegate.wire.session import UNREADABLE, backwards_line, decode_invoke
-
-log = get_log("hosts")
+from tidegate.wire.session import InvokeUnreadable, decode_backcall, session_error
 
 _LEVELS: Final = {"warn": "warning", "fatal": "error", "critical": "error"}
 
 
 @final
 class Talk:
-    """Listener of one process's sessions (wire/sessions). Called by its reader: never waits."""
+    """Listener of one process's sessions (wire/sessions). Called by its reader: never waits.
+
+    ``session_of`` gives an open session, ``break_off`` ends one with an error.
+    """
 
     def __init__(
         self,
-        plugin: str,
+        caller: Caller,
         plugin_log: PluginLog,
         *,
         ready: Callable[[], None],
-        tenant_of: Callable[[str], str | None],
+        session_of: Callable[[str], Session | None],
+        break_off: Callable[[str, bytes], None],
         target: Target,
     ) -> None:
-        self._plugin = plugin
+        self._caller = caller
         self._log = plugin_log
         self._ready = ready
-        self._tenant_of = tenant_of
+        self._session_of = session_of
+        self._break_off = break_off
         self._target = target
         self._heard_from = False
+        self._open: dict[str, set[BackCallAnswer]] = {}
         self.writer: Writer | None = None
 
     def heartbeat(self) -> None:
@@ -52,53 +57,61 @@ class Talk:
         """``print()`` and the like."""
         self._log.write("stdout", text)
 
+    # ------------------------------------------------------------------ back-calls
+
     def invoke(self, session_id: str, request: bytes) -> None:
-        """A back-call: handed to the target, or refused when it cannot be read."""
+        """A back-call: handed to the target. One that cannot be read ends its session."""
         writer = self.writer
         if writer is None:
             return
         try:
-            invoke = decode_invoke(request)
-        except UNREADABLE as error:
-            self._log.write("error", f"back-call that cannot be read: {error}")
+            invoke = decode_backcall(request)
+        except InvokeUnreadable as error:
+            self._unreadable(writer, session_id, error)
             return
+        answer = BackCallAnswer(writer, session_id, invoke.backwards_request_id, self._ended)
+        session = self._session_of(session_id)
+        if session is not None:
+            self._open.setdefault(session_id, set()).add(answer)
         call = BackCall(
-            self._plugin,
+            self._caller,
             session_id,
-            self._tenant_of(session_id),
+            session,
             invoke.backwards_request_id,
             invoke.type,
             bytes(invoke.request),
         )
-        self._target.invoke(call, _Answer(writer, session_id, invoke.backwards_request_id))
+        self._target.invoke(call, answer)
 
+    def session_over(self, session_id: str, reason: TidegateError | None = None) -> None:
+        """Abandon the back-calls of a session. Called when it ended, however it did."""
+        answers = self._open.pop(session_id, None)
+        if answers:
+            over = reason or SessionOver("the session of this back-call is over")
+            for answer in list(answers):
+                answer.abandon(over)
 
-@final
-class _Answer:
-    """Writes the lines of one answer to the plugin's standard input."""
+    def close(self) -> None:
+        """The process is gone: abandon every back-call of it."""
+        for session_id in list(self._open):
+            self.session_over(session_id)
 
-    __slots__ = ("_ended", "_request_id", "_session_id", "_writer")
+    @property
+    def backcalls(self) -> int:
+        """Back-calls that are not answered yet."""
+        return sum(map(len, self._open.values()))
 
-    def __init__(self, writer: Writer, session_id: str, request_id: str) -> None:
-        self._writer = writer
-        self._session_id = session_id
-        self._request_id = request_id
-        self._ended = False
+    def _ended(self, answer: BackCallAnswer) -> None:
+        answers = self._open.get(answer.session_id)
+        if answers is not None:
+            answers.discard(answer)
+            if not answers:
+                del self._open[answer.session_id]
 
-    def respond(self, data: bytes) -> None:
-        self._send("response", message="stream", data=data)
-
-    def fail(self, message: str) -> None:
-        self._send("error", message=message)
-        self.end()
-
-    def end(self) -> None:
-        self._send("end")
-        self._ended = True
-
-    def _send(self, event: str, *, message: str = "", data: bytes = b"null") -> None:
-        if self._ended:
-            return
-        line = backwards_line(self._session_id, self._request_id, event, message=message, data=data)
-        if not self._writer.send(line):
-            log.warning("answer to a back-call dropped: plugin does not read its standard input")
+    def _unreadable(self, writer: Writer, session_id: str, error: InvokeUnreadable) -> None:
+        self._log.write("error", f"back-call that cannot be read: {error}")
+        message = f"invoke dify failed: {error}"
+        if error.request_id:
+            answer = BackCallAnswer(writer, session_id, error.request_id, self._ended)
+            answer.refuse(message, {"error_type": "BackCallInvalid", "args": None})
+        self._break_off(session_id, session_error("invoke_dify_error", message))

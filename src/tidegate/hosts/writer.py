@@ -34,6 +34,7 @@ class Writer:
         self._waiting: dict[object, bytes] = {}
         self._current: memoryview | None = None
         self._work = Event()
+        self._moved = Event()
         self._on_broken = broken
         self._closed = False
         self.pending = 0
@@ -59,11 +60,22 @@ class Writer:
         self.pending += len(line)
         return True
 
+    def wait_below(self, size: int) -> None:
+        """Wait until fewer than ``size`` bytes wait here, or nothing goes out any more.
+
+        For whoever can be held back: answers to back-calls. Killed while it waits when its
+        session ends.
+        """
+        while self.pending >= size and not self._closed:
+            self._moved.clear()
+            self._moved.wait()
+
     def discard(self, key: object) -> None:
         """Take a line back that waits. One that has begun goes out whole: half a line is noise."""
         line = self._waiting.pop(key, None)
         if line is not None:
             self.pending -= len(line)
+            self._moved.set()
 
     def run(self) -> None:
         """Write what waits whenever the pipe takes it. Body of the writer greenlet."""
@@ -104,6 +116,7 @@ class Writer:
                 self._on_broken()
                 return
             self.pending -= min(written, left)
+            self._moved.set()
             if written <= left:
                 self._current = self._current[written:]
                 return
@@ -118,3 +131,4 @@ class Writer:
         self._waiting.clear()
         self._current = None
         self.pending = 0
+        self._moved.set()

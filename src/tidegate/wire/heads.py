@@ -13,7 +13,11 @@ import msgspec
 
 
 class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit_defaults=True):
-    """Opens one session. ``seconds`` and ``owner`` are what is left of the call's deadline."""
+    """Opens one session. ``seconds`` and ``owner`` are what is left of the call's deadline.
+
+    ``user`` and ``trace`` (a ``traceparent``) go with its back-calls; ``depth`` counts the
+    back-calls that it stands below.
+    """
 
     plugin: str
     session: str
@@ -22,6 +26,9 @@ class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit
     tenant: str
     seconds: float
     owner: str
+    user: str = ""
+    trace: str = ""
+    depth: int = 0
 
 
 class HostHead(msgspec.Struct, frozen=True, tag="host", tag_field="to", omit_defaults=True):

@@ -64,15 +64,28 @@ class LogEvent(msgspec.Struct):
 class Invoke(msgspec.Struct):
     """``data`` of an invoke message: a back-call (spec/plugin/05 section 1)."""
 
-    type: str
-    backwards_request_id: str
-    request: msgspec.Raw = msgspec.Raw(b"{}")
+    type: str = ""
+    backwards_request_id: str = ""
+    request: msgspec.Raw = msgspec.Raw(b"")
+
+
+class InvokeUnreadable(ValueError):
+    """An invoke message lacks what it must have. ``request_id`` is empty when that is missing."""
+
+    def __init__(self, message: str, request_id: str = "") -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class _RequestId(msgspec.Struct):
+    backwards_request_id: str = ""
 
 
 #: Decodes one line; one of UNREADABLE when it is no event.
 decode_event = msgspec.json.Decoder(Event).decode
 decode_log = msgspec.json.Decoder(LogEvent).decode
-decode_invoke = msgspec.json.Decoder(Invoke).decode
+_decode_invoke = msgspec.json.Decoder(Invoke).decode
+_decode_request_id = msgspec.json.Decoder(_RequestId).decode
 _encode = msgspec.json.encode
 _scan = json.JSONDecoder(strict=False).raw_decode
 #: What decoding a line may raise: it is no JSON, no event, no text, or nested too deeply.
@@ -106,6 +119,30 @@ def _first_object(text: bytes) -> bytes:
     except (ValueError, RecursionError):
         return b""
     return text[:end]
+
+
+def decode_backcall(data: bytes) -> Invoke:
+    """``data`` of an invoke message; InvokeUnreadable says what it lacks."""
+    try:
+        invoke = _decode_invoke(data)
+    except UNREADABLE as error:
+        message = f"unmarshal invoke request failed: {error}"
+        raise InvokeUnreadable(message, _request_id_of(data)) from None
+    if not invoke.type:
+        raise InvokeUnreadable("invoke request missing type", invoke.backwards_request_id)
+    if not invoke.backwards_request_id:
+        raise InvokeUnreadable("invoke request missing request_id")
+    if not bytes(invoke.request).startswith(b"{"):
+        raise InvokeUnreadable("invoke request missing request", invoke.backwards_request_id)
+    return invoke
+
+
+def _request_id_of(data: bytes) -> str:
+    """The id of a back-call of which something else cannot be read."""
+    try:
+        return _decode_request_id(data).backwards_request_id
+    except UNREADABLE:
+        return ""
 
 
 def request_line(
@@ -155,7 +192,8 @@ def backwards_line(
 ) -> bytes:
     """A line that answers a back-call. ``event`` is response, error or end; the last is ``end``.
 
-    ``data`` must be a JSON object for a response, else null (spec/plugin/01 section 4.2).
+    ``data`` must be a JSON object for a response (spec/plugin/01 section 4.2). Beside an error it
+    may be one as well, which tells its type: the SDK looks at the message only.
     """
     return b"".join(
         (

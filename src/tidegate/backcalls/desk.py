@@ -1,0 +1,131 @@
+"""The target of a host: takes each back-call, lets it through the gate, has it answered.
+
+    reader of the process            greenlet of the back-call
+    gate --refused--> refuse()       lane --no turn--> fail() + end()
+         --admitted-> spawn ........ responder: respond() … , or fail(); end(), always
+
+* A lane admits so many back-calls of one process and depth. A call waits only for calls of its
+  own depth, and those only for deeper ones, so nested calls cannot wait for each other in a ring.
+* When the session is over its host abandons the answer, and the greenlet is killed: a request to
+  Dify is aborted at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, final
+
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
+
+from tidegate.backcalls.gate import admit
+from tidegate.backcalls.kinds import Kind
+from tidegate.backcalls.target import Answer, BackCall, Caller, Responder, Session
+from tidegate.errors import BackCallFailed, BackCallInvalid, Overloaded, TidegateError
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+
+log = get_log("backcalls")
+
+#: Back-calls below back-calls; a plugin that calls itself without end is stopped there.
+MOST_DEPTH: Final = 16
+#: So many times the lane's width may wait for a turn; more are refused at once.
+_QUEUE: Final = 10
+
+
+@final
+class Desk:
+    """A :class:`tidegate.backcalls.Target`. Made by :func:`tidegate.backcalls.open_target`."""
+
+    def __init__(self, settings: Settings, storage: Responder, others: Responder) -> None:
+        """``storage`` answers that type, ``others`` all the rest."""
+        self._storage = storage
+        self._others = others
+        self._width = settings.tidegate_backcalls_at_once
+        self._patience = settings.tidegate_backcall_wait
+        self._running = Group()
+
+    def invoke(self, call: BackCall, answer: Answer) -> None:
+        """See :meth:`Target.invoke`."""
+        try:
+            kind, session = admit(call)
+            self._check_load(call.caller, session)
+        except TidegateError as error:
+            log.warning("back-call refused", **_fields(call), error=str(error))
+            answer.refuse(error.message, _typed(error))
+            return
+        greenlet = self._running.spawn(self._serve, kind, call, session, answer)
+        answer.on_abandoned = partial(greenlet.kill, block=False)
+
+    def close(self) -> None:
+        """Stop what runs. The plugins are gone by now."""
+        self._running.kill()
+        self._storage.close()
+        self._others.close()
+
+    @property
+    def running(self) -> int:
+        """Back-calls that are being answered or wait for their turn."""
+        return len(self._running)
+
+    def _check_load(self, caller: Caller, session: Session) -> None:
+        if session.depth >= MOST_DEPTH:
+            raise BackCallInvalid(f"back-calls are nested {MOST_DEPTH} deep: does it call itself?")
+        if caller.waiting >= _QUEUE * self._width:
+            raise _overloaded(caller)
+
+    def _serve(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
+        """Body of the back-call's greenlet. Whatever happens, the end is the last it does."""
+        responder = self._storage if kind.type == "storage" else self._others
+        try:
+            with self._turn(call.caller, session):
+                responder.respond(kind, call, session, answer)
+        except TidegateError as error:
+            log.info("back-call failed", **_fields(call), error=error.message[:500])
+            answer.fail(error.message, _typed(error))
+        except Exception as error:
+            log.exception("back-call not answered", **_fields(call))
+            answer.fail(f"{kind.failed}internal error: {error!r}", _typed(BackCallFailed("")))
+        answer.end()
+
+    @contextmanager
+    def _turn(self, caller: Caller, session: Session) -> Iterator[None]:
+        lane = caller.lanes.get(session.depth)
+        if lane is None:
+            lane = caller.lanes[session.depth] = BoundedSemaphore(self._width)
+        caller.waiting += 1
+        try:
+            patience = min(self._patience, session.deadline.remaining())
+            admitted = lane.acquire(timeout=patience)
+        finally:
+            caller.waiting -= 1
+        if not admitted:
+            raise _overloaded(caller)
+        try:
+            yield
+        finally:
+            lane.release()
+
+
+def _overloaded(caller: Caller) -> Overloaded:
+    return Overloaded(
+        f"too many back-calls of this plugin at once: {caller.waiting} wait for their turn "
+        "(TIDEGATE_BACKCALLS_AT_ONCE, TIDEGATE_BACKCALL_WAIT)",
+        retry_after=1,
+    )
+
+
+def _typed(error: TidegateError) -> Mapping[str, Any]:
+    """What travels beside the text that the SDK raises, for a plugin that looks at it."""
+    return {"error_type": error.error_type, "args": error.details or None}
+
+
+def _fields(call: BackCall) -> dict[str, Any]:
+    return {
+        "plugin": call.caller.plugin,
+        "type": call.type[:100],
+        "session": call.session_id,
+        "tenant": call.session.tenant if call.session else None,
+    }

@@ -1,0 +1,66 @@
+"""Dify as the one who answers: its inner API, stream or not, passed on as it comes."""
+
+from __future__ import annotations
+
+import secrets
+from typing import final
+
+from tidegate.backcalls.inner_client import InnerAnswer, InnerClient
+from tidegate.backcalls.kinds import Kind
+from tidegate.backcalls.target import Answer, BackCall, Session
+from tidegate.errors import BackCallFailed, BackCallInvalid, CallFailed
+from tidegate.wire.inner_api import InnerApiError, reply_data, request_body, request_fields
+
+
+@final
+class DifyResponder:
+    """A :class:`tidegate.backcalls.Responder`. Holds the connections to Dify."""
+
+    def __init__(self, client: InnerClient) -> None:
+        self._client = client
+
+    def respond(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
+        """See :meth:`Responder.respond`. A frame is read when the plugin has room for it."""
+        body = _body(kind, call, session)
+        began = False
+        try:
+            with self._client.post(kind.path, body, trace=trace_of(call, session)) as reply:
+                began = True
+                _pass_on(kind, reply, answer)
+        except InnerApiError as error:
+            raise BackCallFailed(_prefix(kind, began) + str(error)) from error
+        except CallFailed as error:
+            text = _prefix(kind, began) + error.message
+            raise type(error)(text, **error.details) from error
+
+    def close(self) -> None:
+        """See :meth:`Responder.close`."""
+        self._client.close()
+
+
+def trace_of(call: BackCall, session: Session) -> str:
+    """``traceparent`` for what is done for a back-call: the caller's trace, or the session's."""
+    parts = session.trace.split("-")
+    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
+    trace = trace or call.session_id.replace("-", "")
+    return f"00-{trace}-{secrets.token_hex(8)}-01"
+
+
+def _body(kind: Kind, call: BackCall, session: Session) -> bytes:
+    try:
+        fields = request_fields(call.request, kind.required)
+    except InnerApiError as error:
+        raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
+    return request_body(fields, tenant=session.tenant, user=session.user, type=kind.type)
+
+
+def _pass_on(kind: Kind, reply: InnerAnswer, answer: Answer) -> None:
+    if not kind.stream:
+        answer.respond(reply_data(reply.whole(), twice=kind.twice), stream=False)
+        return
+    for frame in reply.frames():
+        answer.respond(reply_data(frame), stream=True)
+
+
+def _prefix(kind: Kind, began: bool) -> str:
+    return kind.read_failed if began else kind.failed

@@ -1,0 +1,157 @@
+"""Secrets of endpoint settings, encrypted at rest (spec/http/05 section 5, spec/plugin/05 §6).
+
+Where Dify is configured it holds the key and does the work, as with the reference; else they are
+sealed with the local key. Settings without a ``secret-input`` are never sent anywhere. Clearing
+tells Dify to forget what it keeps of an endpoint; it carries no settings.
+
+    secrets = open_endpoint_secrets(settings)
+    stored = secrets.encrypt(tenant, user, endpoint_id, values, declared)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, final
+
+import msgspec
+from msgspec import Raw
+
+from tidegate.backcalls.inner_client import InnerClient
+from tidegate.backcalls.vault import PREFIX, Vault
+from tidegate.errors import CallFailed, SecretsUnavailable
+from tidegate.ids import row_id
+from tidegate.settings import Settings
+from tidegate.wire.inner_api import InnerApiError, reply_data, request_body
+
+_PATH = "invoke/encrypt"
+Values = dict[str, Any]
+Config = Iterable[Mapping[str, Any]]
+
+
+class EndpointSecrets(Protocol):
+    """Encrypts and decrypts settings of endpoints. Called by the endpoint routes; may wait.
+
+    ``config`` are the declared settings (``name``, ``type``, …). What comes back is a new dict.
+    SecretsUnavailable when it cannot be done; then nothing was stored or changed anywhere.
+    """
+
+    def encrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        """``settings`` with every secret encrypted for this endpoint."""
+
+    def decrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        """The reverse of :meth:`encrypt`."""
+
+    def clear(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> None:
+        """Whoever keeps decrypted settings of this endpoint forgets them."""
+
+    def close(self) -> None:
+        """Give back connections."""
+
+
+def open_endpoint_secrets(settings: Settings) -> EndpointSecrets:
+    """The one that the settings ask for. Called once per api process."""
+    if settings.backcalls == "dify":
+        return _OfDify(InnerClient(settings))
+    return _Sealed(Vault(settings))
+
+
+def secret_names(config: Config) -> set[str]:
+    """Names of the declared settings that are secrets."""
+    return {str(one.get("name")) for one in config if one.get("type") == "secret-input"}
+
+
+@final
+class _OfDify:
+    """Dify encrypts with the tenant's key."""
+
+    def __init__(self, client: InnerClient) -> None:
+        self._client = client
+
+    def encrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        return self._ask("encrypt", tenant, user, endpoint_id, settings, config)
+
+    def decrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        return self._ask("decrypt", tenant, user, endpoint_id, settings, config)
+
+    def clear(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> None:
+        self._ask("clear", tenant, user, endpoint_id, {}, config)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ask(
+        self, opt: str, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        config = [dict(one) for one in config]
+        if not secret_names(config):
+            return dict(settings)
+        request: dict[str, Any] = {
+            "opt": opt,
+            "namespace": "endpoint",
+            "identity": endpoint_id,
+            "data": settings,
+            "config": config,
+        }
+        fields = {name: Raw(msgspec.json.encode(value)) for name, value in request.items()}
+        body = request_body(fields, tenant=tenant, user=user, type="encrypt")
+        trace = f"00-{row_id().hex}-{row_id().hex[16:]}-01"
+        try:
+            with self._client.post(_PATH, body, trace=trace) as reply:
+                return dict(msgspec.json.decode(reply_data(reply.whole(), twice=True)))
+        except (CallFailed, InnerApiError) as error:
+            raise SecretsUnavailable(f"failed to {opt} endpoint settings: {error}") from error
+
+
+@final
+class _Sealed:
+    """The local key encrypts. A setting that was never encrypted comes back as it is."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def encrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        names = secret_names(config) & settings.keys()
+        sealed = {
+            name: self._vault.seal(
+                msgspec.json.encode(settings[name]), _about(tenant, endpoint_id, name)
+            )
+            for name in names
+        }
+        return {**settings, **sealed}
+
+    def decrypt(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> Values:
+        opened = {}
+        for name in secret_names(config) & settings.keys():
+            value = settings[name]
+            if isinstance(value, str) and value.startswith(PREFIX):
+                text = self._vault.unseal(value, _about(tenant, endpoint_id, name))
+                opened[name] = msgspec.json.decode(text)
+        return {**settings, **opened}
+
+    def clear(
+        self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
+    ) -> None:
+        """Nobody keeps anything."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def _about(tenant: str, endpoint_id: str, name: str) -> str:
+    return f"endpoint\n{tenant}\n{endpoint_id}\n{name}"

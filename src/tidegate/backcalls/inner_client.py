@@ -1,0 +1,215 @@
+"""HTTP to Dify's inner API: pooled connections, idle limits, nothing hidden (spec/plugin/05 §4).
+
+The standard library's client over gevent's sockets; proxies of the environment are not its
+business. A connection is used by one request at a time, is kept for a moment after a whole answer
+and closed in every other case - also when the greenlet is killed, which aborts the request at
+Dify's end. A request is sent once: nothing is retried.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, final
+from urllib.parse import urlsplit
+
+from tidegate.errors import BackCallFailed, IdleTimeout, StartRefused
+from tidegate.settings import Secret, Settings
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.inner_api import FrameReader, InnerApiError
+
+log = get_log("backcalls")
+
+CONNECT_SECONDS: Final = 5.0
+#: Servers close idle connections after two seconds and more; one that is sent on just then would
+#: lose its request.
+KEPT_SECONDS: Final = 1.0
+MOST_KEPT: Final = 64
+_PIECE: Final = 1 << 16
+_SHOWN: Final = 2000
+_READ_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_READ_TIMEOUT"
+_WRITE_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_WRITE_TIMEOUT"
+
+
+@final
+class InnerClient:
+    """One per process. Safe between greenlets; every request has a connection of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        """StartRefused when DIFY_INNER_API_URL is missing or no http(s) address."""
+        url = urlsplit(settings.dify_inner_api_url)
+        try:
+            port = url.port
+        except ValueError:
+            port = -1
+        if url.scheme not in ("http", "https") or not url.hostname or port == -1:
+            raise StartRefused(
+                "DIFY_INNER_API_URL must be the http:// or https:// address of Dify's inner API "
+                f"(TIDEGATE_BACKCALLS=dify), not {settings.dify_inner_api_url!r}"
+            )
+        if not settings.dify_inner_api_key.reveal().isprintable():
+            raise StartRefused("DIFY_INNER_API_KEY holds characters that no header can carry")
+        self._host, self._port = url.hostname, port
+        self._base = f"{url.path.rstrip('/')}/inner/api/"
+        self._tls = ssl.create_default_context() if url.scheme == "https" else None
+        self._key: Secret = settings.dify_inner_api_key
+        self._idle = settings.dify_backwards_invocation_read_timeout / 1000
+        self._write = settings.dify_backwards_invocation_write_timeout / 1000
+        self._limit = settings.response_max_buffer_size
+        self._kept: list[tuple[float, http.client.HTTPConnection]] = []
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        kept, self._kept = self._kept, []
+        for _, connection in kept:
+            connection.close()
+
+    @contextmanager
+    def post(self, path: str, body: bytes, *, trace: str) -> Iterator[InnerAnswer]:
+        """Send ``body`` to ``path`` below ``inner/api/``; the answer's head is there.
+
+        BackCallFailed when Dify cannot be reached or refuses (its status and text are in the
+        message), IdleTimeout when it is silent. Errors while the answer is read in the block are
+        those too.
+        """
+        connection = self._connection()
+        whole = False
+        try:
+            with self._named_errors():
+                response = self._send(connection, path, body, trace)
+                _refuse_other_statuses(response)
+            yield InnerAnswer(self, response)
+            whole = response.isclosed() and not response.will_close
+        finally:
+            if whole and len(self._kept) < MOST_KEPT:
+                self._kept.append((time.monotonic(), connection))
+            else:
+                connection.close()
+
+    def read(self, response: http.client.HTTPResponse) -> bytes:
+        """What came of the answer's body; empty at its end."""
+        with self._named_errors():
+            piece = response.read1(_PIECE)
+            if not piece and response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+        if not piece:
+            response.close()  # the connection is free; read1 leaves that to us
+        return piece
+
+    @property
+    def limit(self) -> int:
+        """Largest frame, and largest answer that is no stream."""
+        return self._limit
+
+    def _send(
+        self, connection: http.client.HTTPConnection, path: str, body: bytes, trace: str
+    ) -> http.client.HTTPResponse:
+        if connection.sock is None:
+            _connect(connection)
+        connection.sock.settimeout(self._write or None)
+        try:
+            connection.putrequest("POST", self._base + path, skip_accept_encoding=True)
+            connection.putheader("X-Inner-Api-Key", self._key.reveal())
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", str(len(body)))
+            if trace:
+                connection.putheader("traceparent", trace)
+            connection.endheaders()
+            for start in range(0, len(body), _PIECE):  # each with the limit of its own
+                connection.send(body[start : start + _PIECE])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # refused before all was sent: the answer may say why
+            log.debug("Dify closed a request early", path=path, error=str(error))
+        except TimeoutError:
+            raise BackCallFailed(
+                f"Dify does not take the request within {self._write:g} s ({_WRITE_LIMIT})"
+            ) from None
+        connection.sock.settimeout(self._idle or None)
+        return connection.getresponse()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        while self._kept:
+            since, connection = self._kept.pop()
+            if time.monotonic() - since < KEPT_SECONDS and _is_quiet(connection.sock):
+                return connection
+            connection.close()
+        if self._tls is not None:
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise IdleTimeout(
+                f"nothing came from Dify for {self._idle:g} s ({_READ_LIMIT})",
+                seconds=self._idle,
+                owner=_READ_LIMIT,
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise BackCallFailed(f"{self._where}: {error or type(error).__name__}") from error
+
+    @property
+    def _where(self) -> str:
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        return f"Dify's inner API at {shown}{f':{self._port}' if self._port else ''}"
+
+
+@final
+class InnerAnswer:
+    """An answer whose head was good. Read once, in the block of :meth:`InnerClient.post`."""
+
+    def __init__(self, client: InnerClient, response: http.client.HTTPResponse) -> None:
+        self._client = client
+        self._response = response
+
+    def frames(self) -> Iterator[bytes]:
+        """The JSON of each frame as it comes. InnerApiError when the stream is none of frames."""
+        reader = FrameReader(self._client.limit)
+        while piece := self._client.read(self._response):
+            yield from reader.feed(piece)
+        reader.finish()
+
+    def whole(self) -> bytes:
+        """The whole body. InnerApiError when it is longer than RESPONSE_MAX_BUFFER_SIZE."""
+        pieces = []
+        left = self._client.limit
+        while piece := self._client.read(self._response):
+            left -= len(piece)
+            if left < 0:
+                raise InnerApiError(f"the answer is longer than {self._client.limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _connect(connection: http.client.HTTPConnection) -> None:
+    try:
+        connection.connect()
+    except TimeoutError:
+        raise ConnectionError(f"no connection within {CONNECT_SECONDS:g} s") from None
+
+
+def _refuse_other_statuses(response: http.client.HTTPResponse) -> None:
+    if response.status != http.HTTPStatus.OK:
+        text = response.read(_SHOWN).decode("utf-8", "replace").strip()
+        raise BackCallFailed(
+            f"request failed with status code: {response.status} and respond with: {text}",
+            status=response.status,
+        )
+
+
+def _is_quiet(sock: socket.socket | None) -> bool:
+    """Whether the other end neither closed it nor sent what nobody asked for."""
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLERR | select.POLLHUP)
+    return not poll.poll(0)
