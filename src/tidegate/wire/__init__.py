@@ -11,3 +11,5 @@
 
 Nothing here imports a socket, a process or a room of ours above the ground floor.
 """
+
+__all__ = ["frames", "heads", "lines", "session", "sessions", "sse"]
