@@ -19,6 +19,7 @@ CATEGORIES = {
 """Kind -> category; a plugin is of the first one that it has, else an extension."""
 
 EXTENSION = "extension"
+_NULL = Raw(b"null")
 
 
 class DeclarationBroken(TidegateError):
@@ -31,31 +32,32 @@ class DeclarationBroken(TidegateError):
 class Parts(msgspec.Struct, frozen=True):
     """A declaration, read no deeper than needed. Made by :func:`parts_of`."""
 
-    tool: Raw | None = None
-    model: Raw | None = None
-    agent_strategy: Raw | None = None
-    datasource: Raw | None = None
-    trigger: Raw | None = None
+    tool: Raw = _NULL
+    model: Raw = _NULL
+    agent_strategy: Raw = _NULL
+    datasource: Raw = _NULL
+    trigger: Raw = _NULL
     meta: Raw = Raw(b"{}")
-    verified: Raw | None = None
+    verified: Raw = _NULL
 
     def part(self, kind: str) -> bytes:
         """JSON of one provider; DeclarationBroken when there is none of that kind."""
-        found: Raw | None = getattr(self, kind)
-        if found is None:
+        if not self._has(kind):
             raise DeclarationBroken(f"the declaration has no {kind}")
-        return bytes(found)
+        return bytes(getattr(self, kind))
 
     @property
     def category(self) -> str:
         """What the plugin is listed as (spec/plugin/08 section 4)."""
-        present = (name for kind, name in CATEGORIES.items() if getattr(self, kind) is not None)
-        return next(present, EXTENSION)
+        return next((name for kind, name in CATEGORIES.items() if self._has(kind)), EXTENSION)
 
     @property
     def is_verified(self) -> bool:
         """Whether the upload carried a signature that was trusted then."""
-        return self.verified is not None and bytes(self.verified) == b"true"
+        return bytes(self.verified) == b"true"
+
+    def _has(self, kind: str) -> bool:
+        return bytes(getattr(self, kind)) != b"null"
 
 
 def parts_of(text: str | None) -> Parts:

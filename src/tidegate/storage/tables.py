@@ -150,6 +150,13 @@ plugin_readme_records = _table(
     *_indexed("plugin_readme_records", "plugin_unique_identifier", String(255), nullable=False),
     Column("language", String(10), nullable=False),
     Column("content", Text, nullable=False),
+    # ours: the reference makes two rows when two first readers meet
+    Index(
+        "idx_plugin_readme_records_identifier_language",
+        "plugin_unique_identifier",
+        "language",
+        unique=True,
+    ),
 )
 
 # --------------------------------------------------------------------------- our own
