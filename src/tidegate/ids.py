@@ -40,9 +40,7 @@ class PluginIdentifier:
         match = _IDENTIFIER.fullmatch(text)
         if match is None:
             raise InvalidIdentifier(f"plugin_unique_identifier is not valid: {text[:300]}")
-        return cls(
-            match["author"] or "", match["name"], match["version"], match["checksum"]
-        )
+        return cls(match["author"] or "", match["name"], match["version"], match["checksum"])
 
     @property
     def plugin_id(self) -> str:
