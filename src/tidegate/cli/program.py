@@ -50,6 +50,7 @@ root = LazyGroup(
         "migrate": "migrate",
         "plugin": "plugin",
         "signature": "signature",
+        "credential": "credential",
         "logs": "logs",
         "examples": "examples",
         "doctor": "doctor",
