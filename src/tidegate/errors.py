@@ -295,6 +295,25 @@ class ServerStopping(CallFailed):
     error_type = "ServerStopping"
 
 
+class ConnectionClosed(CallFailed):
+    """The connection of the debugged plugin that served the call is gone. Details: plugin."""
+
+    error_type = "ConnectionClosedError"
+
+
+class FunctionFailed(CallFailed):
+    """A serverless function answered with an error, or not to the end. Details: status_code,
+    request_id where there were any."""
+
+    error_type = "PluginRuntimeError"
+
+
+class FunctionUnreachable(CallFailed):
+    """A serverless function could not be asked. Details: attempts."""
+
+    error_type = "PluginDaemonInnerError"
+
+
 class HostLost(CallFailed):
     """The host ended, or could not be reached, under the call."""
 
@@ -312,6 +331,18 @@ class PackageRejected(TidegateError):
 
 class PackageUnknown(InternalFailure):
     """A version is to be installed that was never uploaded. The reference answers -500."""
+
+
+class RegistrationRefused(TidegateError):
+    """A debugged plugin is not taken. The message is the line that its developer gets to see."""
+
+    error_type = "RegistrationRefused"
+
+
+class ConnectorFailed(TidegateError):
+    """The serverless connector does not do what it is asked for. Details: status."""
+
+    error_type = "ConnectorFailed"
 
 
 class EnvironmentFailed(TidegateError):

@@ -17,6 +17,7 @@ manifest, declarations  what the files of a plugin say, as the JSON that Dify kn
 assets, svg             icons
 trust, signing          keys, signatures, categories
 building, ignore_rules  from a plugin's folder to a package
+registration, json_nodes what a debugged plugin declares over its connection
 ======================  ===========================================================
 """
 
@@ -26,6 +27,7 @@ from tidegate.packages.assets import asset_id
 from tidegate.packages.building import build_package
 from tidegate.packages.manifest import Manifest, Runner
 from tidegate.packages.package import Package, open_package
+from tidegate.packages.registration import Registered, register
 from tidegate.packages.signing import generate_key, sign
 from tidegate.packages.trust import (
     TrustedKey,
@@ -39,6 +41,7 @@ from tidegate.packages.trust import (
 __all__ = [
     "Manifest",
     "Package",
+    "Registered",
     "Runner",
     "TrustedKey",
     "TrustedKeys",
@@ -48,6 +51,7 @@ __all__ = [
     "generate_key",
     "open_package",
     "read_public_key",
+    "register",
     "require_author",
     "sign",
     "verify",

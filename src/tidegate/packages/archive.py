@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import final
+from typing import Protocol, final
 
 from tidegate.errors import PackageRejected
 from tidegate.packages.names import NameBook, decode_name
 from tidegate.packages.zip_records import DEFLATED, Record, read_records, reject
+
+
+class Files(Protocol):
+    """Files by their names: an archive, or what a debugged plugin sent."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file, in order."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def size(self, name: str) -> int:
+        """Size of a file in bytes. KeyError when it is not there."""
+
+    def read(self, name: str) -> bytes:
+        """Content of a file. KeyError when it is not there, PackageRejected when it is broken."""
 
 
 @final

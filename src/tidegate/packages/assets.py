@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import final
 
 from tidegate.errors import PackageRejected
-from tidegate.packages.archive import Archive
+from tidegate.packages.archive import Files
 from tidegate.packages.shapes import Json
 from tidegate.packages.svg import sanitised
 
@@ -33,7 +33,7 @@ def _extension(name: str) -> str:
 class AssetShelf:
     """Replaces icon names in a declaration by ids and keeps the contents that are referred to."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Files) -> None:
         self._archive = archive
         self._ids: dict[str, str] = {}
         self.contents: dict[str, bytes] = {}

@@ -133,7 +133,12 @@ def decode_manifest(content: bytes) -> Manifest:
     """Read manifest.yaml; PackageRejected says which field does not fit, and why."""
     if len(content) > _MOST_BYTES:
         raise PackageRejected(f"{MANIFEST} is too large: at most {_MOST_BYTES} bytes are taken")
-    node = compose(content, MANIFEST)
+    return read_manifest(compose(content, MANIFEST))
+
+
+def read_manifest(node: Node | None, registered: tuple[str, ...] | None = None) -> Manifest:
+    """A manifest from its node. ``registered``: the kinds that a debugged plugin offers; what
+    the manifest says about files does not count then. PackageRejected as decode_manifest."""
     try:
         values = _MANIFEST(node)
         inline = {
@@ -143,7 +148,8 @@ def decode_manifest(content: bytes) -> Manifest:
         }
     except Misfit as misfit:
         raise PackageRejected(f"{MANIFEST}: {misfit}") from None
-    kinds = tuple(kind.key for kind in KINDS if kind.key in inline or values["plugins"][kind.files])
+    named = (kind.key for kind in KINDS if kind.key in inline or values["plugins"][kind.files])
+    kinds = tuple(named) if registered is None else registered
     _check(values, kinds)
     category = next(name for kind, name in CATEGORIES if kind in kinds)
     runner = Runner(**values["meta"]["runner"])

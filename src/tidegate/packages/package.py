@@ -141,11 +141,11 @@ class Package:
         documents = Documents(self._archive)
         values = dict(self.manifest.values)
         kinds = decode_kinds(documents, values["plugins"], self.manifest.inline)
-        _fill_defaults(values, kinds)
+        fill_defaults(values, kinds)
         return values | {"verified": False} | kinds
 
 
-def _fill_defaults(values: Mapping[str, Json], kinds: Mapping[str, Json]) -> None:
+def fill_defaults(values: Mapping[str, Json], kinds: Mapping[str, Json]) -> None:
     """What a provider does not say itself, the manifest says (spec/plugin/08 section 9)."""
     for kind in ("tool", "trigger"):
         if kind in kinds:

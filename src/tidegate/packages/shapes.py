@@ -33,8 +33,9 @@ class Misfit(Exception):
         self.path: list[str] = []
 
     def __str__(self) -> str:
-        where = "".join(reversed(self.path)).removeprefix(".")
-        return f"{where or 'the file'} {self.takes} (line {self.line})"
+        where = "".join(reversed(self.path)).removeprefix(".") or "the file"
+        # JSON has no lines
+        return f"{where} {self.takes} (line {self.line})" if self.line else f"{where} {self.takes}"
 
 
 def real(node: Node | None) -> Node | None:

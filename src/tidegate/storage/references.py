@@ -13,6 +13,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.ids import plugin_id_of, row_id
 from tidegate.storage.dialects import insert
 from tidegate.storage.tables import (
+    debug_sessions,
     plugin_declarations,
     plugin_installations,
     plugin_readme_records,
@@ -56,21 +57,24 @@ def remove(conn: Connection, identifier: str) -> bool:
     return _forget_unused(conn, identifier)
 
 
-def switch(conn: Connection, old: str, new: str, *, source: str) -> bool:
+def switch(
+    conn: Connection, old: str, new: str, *, source: str, install_type: str = "local"
+) -> bool:
     """A tenant moved from ``old`` to ``new``; True when it was the last one on ``old``."""
     # in the order of identifiers: an upgrade and a downgrade at once must not wait for each other
     for identifier in sorted((old, new)):
         if identifier == new:
-            add(conn, new, install_type="local", source=source, manifest_type="plugin")
+            add(conn, new, install_type=install_type, source=source, manifest_type="plugin")
         else:
             _subtract(conn, old)
     return _forget_unused(conn, old)
 
 
 def is_used(conn: Connection, identifier: str) -> bool:
-    """Whether any tenant has this version."""
-    column = plugin_installations.c.plugin_unique_identifier
-    return bool(conn.execute(select(exists().where(column == identifier))).scalar())
+    """Whether any tenant has this version, if only behind one that is being debugged."""
+    installed = exists().where(plugin_installations.c.plugin_unique_identifier == identifier)
+    shadowed = exists().where(debug_sessions.c.shadowed_identifier == identifier)
+    return bool(conn.execute(select(installed | shadowed)).scalar())
 
 
 def _subtract(conn: Connection, identifier: str) -> None:

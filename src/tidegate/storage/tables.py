@@ -216,6 +216,38 @@ credentials = Table(
 )  # fmt: skip
 """For TIDEGATE_BACKCALLS=self; ``sealed`` is encrypted JSON (backcalls/vault.py)."""
 
+debug_keys = Table(
+    "tidegate_debug_keys",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("tenant_id", RowId, nullable=False),
+    Column("key", String(63), nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index("idx_tidegate_debug_keys_tenant_id", "tenant_id", unique=True),
+    Index("idx_tidegate_debug_keys_key", "key", unique=True),
+)
+
+debug_sessions = Table(
+    "tidegate_debug_sessions",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("tenant_id", RowId, nullable=False),
+    Column("plugin_id", String(255), nullable=False),
+    Column("identifier", String(255), nullable=False),
+    Column("owner", String(255), nullable=False),
+    # the installation that it stands in front of, and how its row was; null when there is none
+    Column("shadowed_identifier", String(255)),
+    Column("shadowed", Text),
+    Index("idx_tidegate_debug_sessions_plugin", "tenant_id", "plugin_id", unique=True),
+    Index("idx_tidegate_debug_sessions_owner", "owner"),
+    Index("idx_tidegate_debug_sessions_shadowed", "shadowed_identifier"),
+)
+"""Plugins that are connected for debugging; ``owner`` is the host that holds the connection."""
+
 set_aside = Table(
     "tidegate_set_aside",
     metadata,

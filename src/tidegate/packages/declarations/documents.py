@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import final
 
 from tidegate.errors import PackageRejected
-from tidegate.packages.archive import Archive
+from tidegate.packages.archive import Files
 from tidegate.packages.shapes import Json, Misfit, Shape, inside
 from tidegate.packages.yaml_nodes import MOST_BYTES, Node, Scalar, Sequence, compose
 
@@ -19,7 +19,7 @@ MOST_NODES = 250_000
 class Documents:
     """Reads and decodes the YAML files of one archive. Made for one decoding, then dropped."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Files) -> None:
         self._archive = archive
         self._nodes = 0
 

@@ -4,5 +4,5 @@ Each migration is expand, migrate or contract, never two of them at once, so tha
 Tidegate before it still runs on the new tables.
 """
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "tidegate_schema"
