@@ -73,7 +73,7 @@ def test_a_role_that_refuses_ends_everything_with_its_own_line(small_up):
     assert program.wait() == 1
     assert program.took_less_than(5)
     assert "worker cannot be kept running (exit code 78): see " in program.text
-    assert "worker is not possible here: do something" in program.text
+    assert "the last that worker said: tidegate: worker is not possible here: do" in program.text
     assert program.text.count("| worker starts") == 1
 
 

@@ -46,7 +46,8 @@ class State(enum.Enum):
 class RoleLog:
     """``logs/<role>.log``, 20 MiB and four older ones; and the terminal, with the role's name.
 
-    ``last`` is the last line that says something: the reason, when the role would not start.
+    ``last`` is why it ended, as far as it said so: our own refusal, which Gunicorn follows with
+    lines of its own, else the last line that says something.
     """
 
     def __init__(self, path: Path, name: str, *, quiet: bool) -> None:
@@ -65,9 +66,19 @@ class RoleLog:
             self._rotate()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self.last = line.decode("utf-8", "replace").strip() or self.last
+            self._note(line.decode("utf-8", "replace").strip())
         if lines and not self._quiet:
             _show(b"".join(self._prefix + line + b"\n" for line in lines))
+
+    def begin(self) -> None:
+        """A new process writes: what the one before said is no reason any more."""
+        self.last = ""
+
+    def _note(self, line: str) -> None:
+        if line.startswith("tidegate: ") and line.endswith("waits through gevent"):
+            return  # the third-party patches, said by every role
+        if line and (line.startswith("tidegate: ") or not self.last.startswith("tidegate: ")):
+            self.last = line
 
     def close(self) -> None:
         """Show what is left of a line and close the file."""
@@ -131,6 +142,7 @@ class Role:
 
     def start(self, now: float) -> None:
         """Start the process. OSError when the program is not there."""
+        self._log.begin()
         self._process = subprocess.Popen(
             self._command,
             env=dict(self._environ),

@@ -32,6 +32,7 @@ class _Health(http.server.BaseHTTPRequestHandler):
 print(f"{name} starts", flush=True)
 if illness == "refuse":
     print(f"tidegate: {name} is not possible here: do something", flush=True)
+    print("what runs it says more", flush=True)
     sys.exit(78)
 if illness == "dies":
     sys.exit(3)
