@@ -141,6 +141,7 @@ class SocketStream:
             self._streams.watches.discard(self)
             if self._watch is not None:
                 self._watch.stop()
+                self._watch = None  # it knows this stream: left alone, both wait for a collection
             self._streams.discard(source)
             source.close()
             self._answer.finished(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import struct
@@ -12,7 +13,8 @@ import pytest
 from gevent.event import Event
 
 from tests.unit.api.conftest import HEAD, request
-from tidegate.api.streaming import OpenStreams, iterate
+from tidegate.api import watch
+from tidegate.api.streaming import OpenStreams, SocketStream, iterate
 from tidegate.calls import Stream
 from tidegate.deadline import Budget, Deadline
 from tidegate.doors.dify.dispatch import before_head, error_event
@@ -206,6 +208,30 @@ def test_T_B2_a_reset_is_noticed_at_once(harness, stream, connect) -> None:
     client.close()
     assert harness.finished.wait(1)
     assert harness.outcomes == [Outcome.CLIENT_LEFT]
+
+
+def streams_in_memory() -> int:
+    return sum(isinstance(one, SocketStream) for one in gc.get_objects())
+
+
+@pytest.mark.blocks_hub("looks through all objects of the process")
+def test_a_watched_stream_is_gone_without_a_collection(harness, connect) -> None:
+    harness.source = new_stream()
+    harness.source.push(CHUNK)
+    client = connect()
+    client.send(request("POST", "/stream"))
+    client.until(EVENT)
+    gevent.sleep(2 * watch.YOUNG)
+    gc.collect()
+    assert streams_in_memory() == 1
+    gc.disable()
+    try:
+        client.close()
+        assert harness.finished.wait(1)
+        while streams_in_memory():
+            gevent.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_leaves_while_it_does_not_read_is_noticed(harness, connect) -> None:
