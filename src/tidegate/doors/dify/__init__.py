@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from tidegate.doors.dify.actions import ACTIONS, Action
@@ -20,6 +21,7 @@ __all__ = ["ACTIONS", "Action", "Dispatcher", "dify_routes"]
 
 _TENANT = "/plugin/{tenant_id}"
 _MANAGEMENT = _TENANT + "/management"
+_DISPATCH = _TENANT + "/dispatch/"
 
 
 def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
@@ -57,19 +59,31 @@ def _management_routes(door: Management) -> list[Route]:
 
 
 def _dispatch_routes(dispatcher: Dispatcher) -> list[Route]:
+    return [
+        route
+        for action in ACTIONS
+        for route in (_polling(action, dispatcher) if action.plain else _calls(action, dispatcher))
+    ]
+
+
+def _calls(action: Action, dispatcher: Dispatcher) -> Iterator[Route]:
     prefixes = (
-        (_TENANT + "/dispatch/", dispatcher.for_tenant, "X-Plugin-ID"),
+        (_DISPATCH, dispatcher.for_tenant, "X-Plugin-ID"),
         ("/v2/invoke/dispatch/", dispatcher.for_identifier, "X-Plugin-Unique-Identifier"),
     )
-    return [
-        Route(
+    for prefix, handler, header in prefixes:
+        docs = f"{action.type}/{action.action} of the plugin in {header}; chunks: {action.chunk}."
+        yield Route(
             "POST",
             prefix + action.path,
             partial(handler, action),
-            f"{action.type}/{action.action} of the plugin in {header}; chunks: {action.chunk}.",
+            docs,
             body=BodyRule.JSON,
             kind=Kind.STREAM,
         )
-        for action in ACTIONS
-        for prefix, handler, header in prefixes
-    ]
+
+
+def _polling(action: Action, dispatcher: Dispatcher) -> Iterator[Route]:
+    docs = f"{action.type}/{action.action} of the plugin in X-Plugin-ID: {action.chunk}."
+    handler = partial(dispatcher.for_poll, action)
+    yield Route("POST", _DISPATCH + action.path, handler, docs, body=BodyRule.JSON)

@@ -3,23 +3,20 @@
 A row names the path, the plugin protocol's type and action, the fields that the request's
 ``data`` may have (spec/http/01 section 5, spec/plugin/04) and what the chunks are. Both dispatch
 prefixes are built from it. Adding an action is adding a row to :data:`ACTIONS`.
-
-``data`` goes to the plugin as the bytes that came: unknown fields, key order and big integers
-survive. Only what the SDK cannot do without is put in: see :class:`Field`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, final
+from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
-from tidegate.doors.binding import BindingRefused, rule_failed, shown_name
-from tidegate.wire.session import one_line
+from tidegate.doors.dify.action import DROP, Action, Data, Field, items, mapping, text
+from tidegate.doors.dify.reshapers import BlobMerger, ExpiryMender, LabelMender
 
-_decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+__all__ = ["ACTIONS", "Action", "Data"]
+
 _MODEL_TYPES: Final = (
     "llm",
     "text-embedding",
@@ -50,43 +47,39 @@ class Tool(msgspec.Struct):
     name: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of ``data``. ``type`` is checked without touching the bytes that go on.
+class Message(msgspec.Struct):
+    """One of the messages whose tokens are counted; what it says is the plugin's business."""
 
-    ``required``: a text must not be empty, anything else must not be null.
-    ``only``: the values that a text may have, with the tag of the message when it has another.
-    ``absent``: JSON written when the field is missing: the reference's zero value, where the
-    SDK's models have no default. ``null``: JSON written instead of a null that the SDK refuses.
-    """
-
-    name: str
-    type: Any
-    required: bool = False
-    only: tuple[str, ...] = ()
-    tag: str = "oneof"
-    absent: bytes = b""
-    null: bytes = b""
+    role: Literal["system", "user", "assistant", "tool", "developer"]
 
 
-def text(name: str, *, required: bool = False, absent: bytes = b"") -> Field:
-    """A text."""
-    return Field(name, str, required=required, absent=absent)
+class Content(msgspec.Struct):
+    """A text or an image of a multimodal embedding or rerank."""
+
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    content_type: Literal["text", "image"]
 
 
-def mapping(name: str) -> Field:
-    """An object: ``{}`` instead of null. Whether it may be missing is for the SDK to say."""
-    return Field(name, dict[str, Raw], null=b"{}")
+class BrowseFiles(msgspec.Struct):
+    """``request`` of browsing an online drive."""
+
+    max_keys: int
+    bucket: str | None = None
+    prefix: str | None = None
+    next_page_parameters: dict[str, Raw] | None = None
 
 
-def items(name: str, of: Any = Raw, *, required: bool = False, absent: bytes = b"") -> Field:
-    """A list."""
-    return Field(name, list[of], required=required, absent=absent)
+class DownloadFile(msgspec.Struct):
+    """``request`` of downloading from an online drive."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    bucket: str | None = None
 
 
 PROVIDER: Final = text("provider", required=True)
-CREDENTIALS: Final = (mapping("credentials"), text("credential_type"))
+#: An empty type counts as none, and then the SDK has its own default.
+CREDENTIAL_TYPE: Final = Field("credential_type", str, null=DROP, empty=DROP)
+CREDENTIALS: Final = (mapping("credentials"), CREDENTIAL_TYPE)
 MODEL: Final = (PROVIDER, text("model", required=True), *CREDENTIALS)
 ANY_MODEL_TYPE: Final = Field("model_type", str, required=True, only=_MODEL_TYPES, tag="model_type")
 
@@ -96,81 +89,57 @@ def model_type(value: str) -> Field:
     return Field("model_type", str, required=True, only=(value,), tag="eq")
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One row of the table.
-
-    ``chunk`` is what one event carries, for the docs; ``unary`` actions send one.
-    ``rules`` names the field that selects the declared output schema, when the action has one.
-    """
-
-    path: str
-    type: str
-    action: str
-    fields: tuple[Field, ...]
-    chunk: str
-    unary: bool = True
-    rules: str = ""
-    _decode: Any = field(init=False, repr=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        shape = msgspec.defstruct(
-            "Data",
-            [(one.name, one.type | None | msgspec.UnsetType, UNSET) for one in self.fields],
-            gc=False,
-        )
-        object.__setattr__(self, "_decode", msgspec.json.Decoder(shape).decode)
-
-    def read(self, data: Raw) -> Data:
-        """``data`` of a request, checked. BindingRefused names every field that does not fit."""
-        try:
-            values = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BindingRefused(f"data does not fit {self.path}: {error}") from None
-        failed: list[str] = []
-        fill: dict[str, Raw] = {}
-        for one in self.fields:
-            value = getattr(values, one.name)
-            if value is UNSET and one.absent:
-                fill[one.name] = Raw(one.absent)
-            elif value is None and one.null:
-                fill[one.name] = Raw(one.null)
-            elif one.required and (value is UNSET or value is None or value == ""):
-                failed.append(_failed(one, "required"))
-            elif one.only and value not in one.only:
-                failed.append(_failed(one, one.tag))
-        if failed:
-            raise BindingRefused("\n".join(failed))
-        return Data(_filled(data, fill) if fill else one_line(bytes(data)), values)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Checked ``data``: the JSON object for the plugin's line, and its fields by name."""
-
-    line: bytes
-    values: Any
-
-    def text(self, name: str) -> str:
-        """A text field that the action requires."""
-        return str(getattr(self.values, name))
-
-
-def _failed(one: Field, tag: str) -> str:
-    shown = shown_name(one.name)
-    return rule_failed(shown, tag).replace(f"Key: '{shown}'", f"Key: 'Data.{shown}'", 1)
-
-
-def _filled(data: Raw, fill: dict[str, Raw]) -> bytes:
-    """``data`` with the fields that the SDK misses; what came keeps bytes and order."""
-    return one_line(msgspec.json.encode({**_decode_fields(data), **fill}))
-
-
 _MESSAGE = "{type, message, meta}"
+_RESULT = "{result}"
+_EMBEDDINGS = "{model, embeddings, usage}"
+_DOCS = "{model, docs}"
+_POLLED = (
+    "{status, plugin_state, result, error, next_check_after_seconds, expires_after_seconds, "
+    "max_attempts}"
+)
+_SUBSCRIPTION = "{subscription}"
 
-ACTIONS: Final[tuple[Action, ...]] = (
+_LLM = (
+    *MODEL,
+    model_type("llm"),
+    mapping("model_parameters"),
+    items("prompt_messages"),
+    items("tools", Tool, absent=b"null"),
+    Field("tool_choice", ToolChoice),
+    items("stop", absent=b"null"),
+    Field("json_schema", dict[str, Raw]),
+)
+_EMBED = (*MODEL, model_type("text-embedding"), items("texts", required=True))
+#: Which type of model serves them is free here.
+_MULTIMODAL = (*MODEL, text("model_type", required=True))
+_RANKED = (
+    Field("score_threshold", float, absent=b"0"),
+    Field("top_n", int, absent=b"0"),
+)
+_OAUTH = (PROVIDER, text("redirect_uri", required=True), mapping("system_credentials"))
+_RAW_REQUEST = text("raw_http_request", required=True)
+_SOURCE = (PROVIDER, text("datasource", required=True), *CREDENTIALS)
+_SUBSCRIBED = mapping("subscription", required=True)
+#: The SDK has no default: what has no type is not authorized.
+_TRIGGER = (
+    PROVIDER,
+    mapping("credentials"),
+    Field(
+        "credential_type",
+        str,
+        absent=b'"unauthorized"',
+        null=b'"unauthorized"',
+        empty=b'"unauthorized"',
+    ),
+)
+#: Here the SDK takes null for both, but the keys must be there.
+_DISPATCHED = (
+    PROVIDER,
+    Field("credentials", dict[str, Raw], absent=b"null"),
+    Field("credential_type", str, absent=b"null", empty=b"null"),
+)
+
+_TOOLS: Final = (
     Action(
         "tool/invoke",
         "tool",
@@ -179,31 +148,144 @@ ACTIONS: Final[tuple[Action, ...]] = (
         _MESSAGE,
         unary=False,
         rules="tool",
+        declared="tools",
     ),
     Action(
         "tool/validate_credentials",
         "tool",
         "validate_tool_credentials",
         (PROVIDER, mapping("credentials")),
-        "{result}",
+        _RESULT,
     ),
+    Action(
+        "tool/get_runtime_parameters",
+        "tool",
+        "get_tool_runtime_parameters",
+        (PROVIDER, text("tool", required=True), mapping("credentials")),
+        "{parameters}",
+    ),
+    Action(
+        "agent_strategy/invoke",
+        "agent_strategy",
+        "invoke_agent_strategy",
+        (
+            text("agent_strategy_provider", required=True),
+            text("agent_strategy", required=True),
+            mapping("agent_strategy_params"),
+        ),
+        _MESSAGE + ", files in one piece",
+        unary=False,
+        rules="agent_strategy",
+        declared="strategies",
+        reshaper=lambda _: BlobMerger(),
+    ),
+)
+
+_MODELS: Final = (
     Action(
         "llm/invoke",
         "model",
         "invoke_llm",
+        (*_LLM, Field("stream", bool, absent=b"false", null=b"false")),
+        "{model, system_fingerprint, delta, prompt_messages}",
+        unary=False,
+    ),
+    Action(
+        "llm/num_tokens",
+        "model",
+        "get_llm_num_tokens",
         (
             *MODEL,
             model_type("llm"),
-            mapping("model_parameters"),
-            items("prompt_messages"),
+            items("prompt_messages", Message),
             items("tools", Tool, absent=b"null"),
-            Field("tool_choice", ToolChoice),
-            items("stop", absent=b"null"),
-            Field("json_schema", dict[str, Raw]),
-            Field("stream", bool, absent=b"false", null=b"false"),
         ),
-        "{model, system_fingerprint, delta, prompt_messages}",
+        "{num_tokens}",
+    ),
+    Action(
+        "text_embedding/invoke",
+        "model",
+        "invoke_text_embedding",
+        (*_EMBED, text("input_type", required=True)),
+        _EMBEDDINGS,
+    ),
+    Action(
+        "text_embedding/num_tokens",
+        "model",
+        "get_text_embedding_num_tokens",
+        _EMBED,
+        "{num_tokens}",
+    ),
+    Action(
+        "multimodal_embedding/invoke",
+        "model",
+        "invoke_multimodal_embedding",
+        (
+            *_MULTIMODAL,
+            items("documents", Content, required=True),
+            Field("input_type", str, required=True, only=("document", "query")),
+        ),
+        _EMBEDDINGS,
+    ),
+    Action(
+        "rerank/invoke",
+        "model",
+        "invoke_rerank",
+        (
+            *MODEL,
+            model_type("rerank"),
+            text("query", required=True),
+            items("docs", required=True),
+            *_RANKED,
+        ),
+        _DOCS,
+    ),
+    Action(
+        "multimodal_rerank/invoke",
+        "model",
+        "invoke_multimodal_rerank",
+        (
+            *_MULTIMODAL,
+            Field("query", Content, required=True),
+            items("docs", Content, required=True),
+            *_RANKED,
+        ),
+        _DOCS,
+    ),
+    Action(
+        "tts/invoke",
+        "model",
+        "invoke_tts",
+        (
+            *MODEL,
+            model_type("tts"),
+            text("content_text", required=True),
+            text("voice", required=True),
+            text("tenant_id", required=True),
+        ),
+        "{result, mime_type}",
         unary=False,
+    ),
+    Action(
+        "tts/model/voices",
+        "model",
+        "get_tts_model_voices",
+        (*MODEL, model_type("tts"), text("language", absent=b'""')),
+        "{voices}",
+    ),
+    Action(
+        "speech2text/invoke",
+        "model",
+        "invoke_speech2text",
+        (*MODEL, model_type("speech2text"), text("file", required=True)),
+        _RESULT,
+    ),
+    Action(
+        "moderation/invoke",
+        "model",
+        "invoke_moderation",
+        (*MODEL, model_type("moderation"), text("text", required=True)),
+        _RESULT,
     ),
     Action(
         "model/validate_provider_credentials",
@@ -225,5 +307,175 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "get_ai_model_schemas",
         (*MODEL, ANY_MODEL_TYPE),
         "{model_schema}",
+        reshaper=lambda data: LabelMender(data.text("model")),
+    ),
+    Action(
+        "model/polling/start",
+        "model",
+        "start_polling",
+        # the SDK takes no other value
+        (*_LLM, Field("stream", bool, always=b"false")),
+        _POLLED,
+        plain=True,
+    ),
+    Action(
+        "model/polling/check",
+        "model",
+        "check_polling",
+        (
+            *MODEL,
+            model_type("llm"),
+            Field(
+                "plugin_state", Annotated[dict[str, Raw], msgspec.Meta(min_length=1)], required=True
+            ),
+        ),
+        _POLLED,
+        plain=True,
     ),
 )
+
+_OAUTHS: Final = (
+    Action(
+        "oauth/get_authorization_url",
+        "oauth",
+        "get_authorization_url",
+        _OAUTH,
+        "{authorization_url}",
+    ),
+    Action(
+        "oauth/get_credentials",
+        "oauth",
+        "get_credentials",
+        (*_OAUTH, _RAW_REQUEST),
+        "{metadata, credentials, expires_at}",
+        reshaper=lambda _: ExpiryMender(),
+    ),
+    Action(
+        "oauth/refresh_credentials",
+        "oauth",
+        "refresh_credentials",
+        (*_OAUTH, mapping("credentials", required=True)),
+        "{credentials, expires_at}",
+        reshaper=lambda _: ExpiryMender(),
+    ),
+    Action(
+        "dynamic_select/fetch_parameter_options",
+        "dynamic_parameter",
+        "fetch_parameter_options",
+        (
+            mapping("credentials", required=True),
+            CREDENTIAL_TYPE,
+            PROVIDER,
+            text("provider_action", required=True),
+            text("parameter", required=True),
+        ),
+        "{options}",
+    ),
+)
+
+_DATASOURCES: Final = (
+    Action(
+        "datasource/validate_credentials",
+        "datasource",
+        "validate_datasource_credentials",
+        (PROVIDER, *CREDENTIALS),
+        _RESULT,
+    ),
+    Action(
+        "datasource/get_website_crawl",
+        "datasource",
+        "invoke_website_datasource_get_crawl",
+        (*_SOURCE, mapping("datasource_parameters", required=True)),
+        _RESULT,
+        unary=False,
+    ),
+    Action(
+        "datasource/get_online_document_pages",
+        "datasource",
+        "invoke_online_document_datasource_get_pages",
+        (*_SOURCE, mapping("datasource_parameters", required=True)),
+        _RESULT,
+    ),
+    Action(
+        "datasource/get_online_document_page_content",
+        "datasource",
+        "invoke_online_document_datasource_get_page_content",
+        (*_SOURCE, mapping("page", required=True)),
+        _MESSAGE,
+        unary=False,
+        rules="datasource",
+        declared="datasources",
+    ),
+    Action(
+        "datasource/online_drive_browse_files",
+        "datasource",
+        "invoke_online_drive_browse_files",
+        (*_SOURCE, Field("request", BrowseFiles, required=True)),
+        _RESULT,
+    ),
+    Action(
+        "datasource/online_drive_download_file",
+        "datasource",
+        "invoke_online_drive_download_file",
+        (*_SOURCE, Field("request", DownloadFile, required=True)),
+        _MESSAGE,
+        unary=False,
+        rules="datasource",
+        declared="datasources",
+    ),
+)
+
+_TRIGGERS: Final = (
+    Action(
+        "trigger/invoke_event",
+        "trigger",
+        "invoke_trigger_event",
+        (
+            PROVIDER,
+            text("event", required=True),
+            _RAW_REQUEST,
+            mapping("parameters"),
+            _SUBSCRIBED,
+            mapping("payload"),
+            *CREDENTIALS,
+        ),
+        "{variables, cancelled}",
+    ),
+    Action(
+        "trigger/validate_credentials",
+        "trigger",
+        "validate_trigger_credentials",
+        (PROVIDER, *CREDENTIALS),
+        _RESULT,
+    ),
+    Action(
+        "trigger/dispatch_event",
+        "trigger",
+        "dispatch_trigger_event",
+        (*_DISPATCHED, _SUBSCRIBED, _RAW_REQUEST),
+        "{user_id, events, payload, response}",
+    ),
+    Action(
+        "trigger/subscribe",
+        "trigger",
+        "subscribe_trigger",
+        (*_TRIGGER, text("endpoint", required=True), mapping("parameters")),
+        _SUBSCRIPTION,
+    ),
+    Action(
+        "trigger/unsubscribe",
+        "trigger",
+        "unsubscribe_trigger",
+        (*_TRIGGER, _SUBSCRIBED),
+        _SUBSCRIPTION,
+    ),
+    Action(
+        "trigger/refresh",
+        "trigger",
+        "refresh_trigger",
+        (*_TRIGGER, _SUBSCRIBED),
+        _SUBSCRIPTION,
+    ),
+)
+
+ACTIONS: Final[tuple[Action, ...]] = (*_TOOLS, *_MODELS, *_OAUTHS, *_DATASOURCES, *_TRIGGERS)

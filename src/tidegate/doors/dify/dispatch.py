@@ -13,6 +13,7 @@ the plugin gets is joined from the bytes that came.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,9 +25,11 @@ from msgspec import Raw
 from tidegate.calls import OutputRules, PluginCall, PluginFailed
 from tidegate.deadline import Deadline
 from tidegate.doors.binding import BindingRefused, rule_failed
-from tidegate.doors.dify.actions import Action, Data
+from tidegate.doors.dify.action import Action, Data
+from tidegate.doors.dify.polling import polled
+from tidegate.doors.dify.reshapers import Reshaped
 from tidegate.doors.envelope import failure
-from tidegate.doors.routes import Request, Response, StreamResponse
+from tidegate.doors.routes import Request, Response, Source, StreamResponse
 from tidegate.doors.services import Services
 from tidegate.errors import (
     BadRequest,
@@ -41,6 +44,7 @@ from tidegate.errors import (
 from tidegate.ids import PluginIdentifier, is_uuid, plugin_id_of, session_id
 from tidegate.telemetry import metrics
 from tidegate.wire import sse
+from tidegate.wire.pieces import LONG, Pieces
 from tidegate.wire.session import one_line, request_line
 
 _DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
@@ -77,13 +81,25 @@ def decode_body(text: bytes) -> Body:
     """:func:`read_body` for bytes that are there already."""
     try:
         if not text.isascii():
-            text.decode()
+            _require_utf8(text)
         body = _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BindingRefused(f"the body is not a valid request: {error}") from None
     if not body.data or body.data == Raw(b"null"):
         raise BindingRefused(rule_failed("Data", "required"))
     return body
+
+
+def _require_utf8(text: bytes) -> None:
+    """UnicodeDecodeError when it is none. A long text is not held twice for that."""
+    if len(text) < LONG:
+        text.decode()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(text)
+    for start in range(0, len(text), LONG):
+        decoder.decode(view[start : start + LONG])
+    decoder.decode(b"", final=True)
 
 
 #: Tenants come again and again: each is looked at once.
@@ -97,7 +113,7 @@ class Dispatcher:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._seconds = float(services.settings.plugin_max_execution_timeout)
-        self._schemas: dict[str, dict[str, Any]] = {}
+        self._schemas: dict[tuple[str, str], dict[str, Any]] = {}
 
     def for_tenant(self, action: Action, request: Request) -> StreamResponse:
         """``/plugin/{tenant_id}/dispatch/…``: the version that the tenant installed."""
@@ -108,6 +124,11 @@ class Dispatcher:
         plugin = self.installed(tenant, plugin_id)
         trace = request.header("traceparent")
         return self.open(action, tenant, plugin, read_body(request), trace)
+
+    def for_poll(self, action: Action, request: Request) -> Response:
+        """The polling routes: as :meth:`for_tenant`, answered with one envelope."""
+        answer = self.for_tenant(action, request)
+        return polled(answer.source, answer.finished)
 
     def for_identifier(self, action: Action, request: Request) -> StreamResponse:
         """``/v2/invoke/dispatch/…``: exactly this version, for the tenant in the body."""
@@ -156,9 +177,11 @@ class Dispatcher:
             trace=trace,
         )
         try:
-            stream = self._services.calls.plugin(call)
+            stream: Source = self._services.calls.plugin(call)
         except CallFailed as error:
             raise refused(error) from error
+        if action.reshaper is not None:
+            stream = Reshaped(stream, action.reshaper(data))
         watch = metrics.Invocation(plugin_id, action.type, action.action, plugin.runtime)
         return StreamResponse(
             source=stream,
@@ -174,11 +197,12 @@ class Dispatcher:
     ) -> OutputRules | None:
         if not action.rules:
             return None
-        schemas = self._schemas.get(plugin.identifier)
+        key = plugin.identifier, action.type
+        schemas = self._schemas.get(key)
         if schemas is None:
             if len(self._schemas) >= _SCHEMAS_KEPT:
                 self._schemas.clear()
-            schemas = self._schemas[plugin.identifier] = _schemas(action, plugin.declaration)
+            schemas = self._schemas[key] = _schemas(action, plugin.declaration)
         name = data.text(action.rules)
         rules = self._services.rules
         return rules.rules(plugin.identifier, plugin_id, name, schemas.get(name))
@@ -195,15 +219,15 @@ class Plugin:
 
 
 def _schemas(action: Action, declaration: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared output schemas of one version, by the name of the tool."""
+    """The declared output schemas of one version, by the name of tool, strategy, datasource."""
     provider = declaration.get(action.type) or {}
     return {
         one["identity"]["name"]: one.get("output_schema")
-        for one in provider.get(action.rules + "s") or ()
+        for one in provider.get(action.declared) or ()
     }
 
 
-def _line(session: str, action: Action, body: Body, data: Data) -> bytes:
+def _line(session: str, action: Action, body: Body, data: Data) -> bytes | Pieces:
     context = bytes(body.context)
     return request_line(
         session,
