@@ -228,10 +228,13 @@ def test_T_P8_a_plugin_that_does_not_read_costs_the_calls_whose_deadline_passes(
         patient = running.call(identifier, "echo", text="waited")
         for call in calls:
             assert call.wait(10).error_type == "DeadlineExceeded"
+        assert running.call(identifier, "echo", text="x").error is None
+        huge = running.call(identifier, "echo", text="x" * (5 << 20))
         over = running.call(identifier, "echo", text="x" * (5 << 20)).wait(10)
         assert over.error_type == "Overloaded"
         os.kill(pid, signal.SIGCONT)
         assert patient.wait().texts == ["waited"]
+        assert huge.wait().error is None
         assert stopped.wait().error is None
         assert running.instance(identifier).pid == pid
 

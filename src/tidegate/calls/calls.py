@@ -19,6 +19,7 @@ from tidegate.runtime import home
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import HostHead, PluginHead
+from tidegate.wire.pieces import Pieces
 
 log = get_log("calls")
 
@@ -42,7 +43,7 @@ class PluginCall:
     action: str
     tenant: str
     session: str
-    line: bytes
+    line: bytes | Pieces
     deadline: Deadline
     rules: OutputRules | None = None
     user: str = ""
@@ -129,7 +130,7 @@ class Calls:
         finally:
             stream.close()
 
-    def _open(self, head: PluginHead | HostHead, payload: bytes, stream: Stream) -> Stream:
+    def _open(self, head: PluginHead | HostHead, payload: bytes | Pieces, stream: Stream) -> Stream:
         try:
             stream.attach(self._link.open(head, payload, stream))
         except BaseException:

@@ -41,9 +41,13 @@ class StandardError:
             self._log.write("stderr", self._partial)
 
     def tail(self, lines: int, size: int) -> bytes:
-        """The last ``lines`` lines of what it wrote, ``size`` bytes at most."""
-        kept = bytes(self._tail[-size:]).strip().splitlines()
-        return b"\n".join(kept[-lines:])
+        """The last ``lines`` lines of what it wrote, ``size`` bytes at most, whole if they fit."""
+        kept = bytes(self._tail[-size:])
+        cut = self.bytes > len(kept) and self._tail[-size - 1 : -size] != b"\n"
+        found = kept.strip().splitlines()
+        if cut and len(found) > 1:
+            del found[0]  # the end of a line says less than nothing
+        return b"\n".join(found[-lines:])
 
     def _report(self, data: bytes) -> None:
         if not self._log.room:

@@ -3,17 +3,27 @@
 A line goes out at once when nothing waits and the pipe takes it. Else it waits for the one writer
 greenlet; a plugin that does not read costs the calls whose deadline passes meanwhile, and new
 ones when the budget is used up, nobody else.
+
+The budget is for what waits: neither the line that is going out counts nor one that is longer
+than the whole budget, so that a huge line costs small ones their time and never their admission.
+A long line comes in pieces (``wire.pieces``) and goes out as them: joining it would be a copy.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, final
 
 from gevent import get_hub, monkey
 from gevent.event import Event
 
+from tidegate.wire.pieces import Pieces, size_of
+
+#: Pieces that one system call takes; IOV_MAX is 1024.
+_VECTOR: Final = 64
 _WRITE: Final = 2
 _close = monkey.get_original("os", "close")
 
@@ -31,12 +41,14 @@ class Writer:
         self._budget = budget
         self._hub = get_hub()
         self._watcher: Any = self._hub.loop.io(fd, _WRITE)
-        self._waiting: dict[object, bytes] = {}
-        self._current: memoryview | None = None
+        self._waiting: dict[object, bytes | Pieces] = {}
+        self._current: deque[bytes | memoryview] = deque()
+        self._huge: object | None = None
         self._work = Event()
         self._moved = Event()
         self._on_broken = broken
         self._closed = False
+        self._queued = 0
         self.pending = 0
 
     @property
@@ -44,20 +56,26 @@ class Writer:
         """Whether the other end was closed, or this one: nothing goes out any more."""
         return self._closed
 
-    def send(self, line: bytes, key: object | None = None) -> bool:
+    def send(self, line: bytes | Pieces, key: object | None = None) -> bool:
         """Write ``line`` and its newline. False when the budget does not admit it.
 
-        ``key`` names the line for :meth:`discard`. One line is always admitted, however long.
+        ``key`` names the line for :meth:`discard`. One line longer than the budget may wait.
         """
         if self._closed:
             return True  # the process is going: its calls end by that
-        if self._current is None and not self._waiting:
-            self._begin(line)
+        size = size_of(line)
+        if not self._current:
+            self._begin(line, size)
             return True
-        if self.pending + len(line) > self._budget:
+        name = object() if key is None else key
+        if size > self._budget and self._huge is None:
+            self._huge = name
+        elif self._queued + size > self._budget:
             return False
-        self._waiting[object() if key is None else key] = line
-        self.pending += len(line)
+        else:
+            self._queued += size
+        self._waiting[name] = line
+        self.pending += size
         return True
 
     def wait_below(self, size: int) -> None:
@@ -74,14 +92,15 @@ class Writer:
         """Take a line back that waits. One that has begun goes out whole: half a line is noise."""
         line = self._waiting.pop(key, None)
         if line is not None:
-            self.pending -= len(line)
+            self._dequeued(key, line)
+            self.pending -= size_of(line)
             self._moved.set()
 
     def run(self) -> None:
         """Write what waits whenever the pipe takes it. Body of the writer greenlet."""
         while True:
             self._work.wait()
-            while self._current is not None:
+            while self._current:
                 self._hub.wait(self._watcher)
                 self._push()
             self._work.clear()
@@ -95,19 +114,28 @@ class Writer:
             fd, self._fd = self._fd, -1
             _close(fd)
 
-    def _begin(self, line: bytes) -> None:
-        self._current = memoryview(line)
-        self.pending += len(line)
+    def _begin(self, line: bytes | Pieces, size: int) -> None:
+        self.pending += size
+        self._load(line)
         self._push()
-        if self._current is not None:
+        if self._current:
             self._work.set()
+
+    def _load(self, line: bytes | Pieces) -> None:
+        """``line`` and its newline are what goes out now. Nothing else may be."""
+        if isinstance(line, bytes):
+            self._current.append(line)
+        else:
+            self._current.extend(line)
+        self._current.append(b"\n")
 
     def _push(self) -> None:
         """Write on where the last write stopped, and begin what waits, until the pipe is full."""
-        while self._current is not None:
-            left = len(self._current)
+        current = self._current
+        while current:
+            parts = current if len(current) <= _VECTOR else list(islice(current, _VECTOR))
             try:
-                written = os.writev(self._fd, (self._current, b"\n"))
+                written = os.writev(self._fd, parts)
             except BlockingIOError:
                 return
             except OSError:
@@ -115,20 +143,44 @@ class Writer:
                 self._drop()
                 self._on_broken()
                 return
-            self.pending -= min(written, left)
+            full = self._eat(written)
             self._moved.set()
-            if written <= left:
-                self._current = self._current[written:]
+            if full:
                 return
-            self._current = self._next()
+            if not current:
+                self._next()
 
-    def _next(self) -> memoryview | None:
-        if not self._waiting:
-            return None
-        return memoryview(self._waiting.pop(next(iter(self._waiting))))
+    def _eat(self, written: int) -> bool:
+        """Take what was written off; True when the pipe did not take a whole piece."""
+        current = self._current
+        while written:
+            piece = current[0]
+            if written < len(piece):
+                current[0] = memoryview(piece)[written:]
+                self.pending -= written
+                return True
+            written -= len(piece)
+            current.popleft()
+            if current:  # the last piece is the newline, which nobody counted
+                self.pending -= len(piece)
+        return False
+
+    def _next(self) -> None:
+        if self._waiting:
+            key = next(iter(self._waiting))
+            line = self._waiting.pop(key)
+            self._dequeued(key, line)
+            self._load(line)
+
+    def _dequeued(self, key: object, line: bytes | Pieces) -> None:
+        if key is self._huge:
+            self._huge = None
+        else:
+            self._queued -= size_of(line)
 
     def _drop(self) -> None:
         self._waiting.clear()
-        self._current = None
-        self.pending = 0
+        self._current.clear()
+        self._huge = None
+        self._queued = self.pending = 0
         self._moved.set()

@@ -23,6 +23,7 @@ from tidegate.link.outbox import Outbox
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.frames import MORE, FrameError, FrameReader, Kind, encode
 from tidegate.wire.heads import HostHead, PluginHead, encode_open
+from tidegate.wire.pieces import Pieces
 
 log = get_log("link")
 
@@ -76,7 +77,7 @@ class _Connection:
         """No number is left: the next call needs another connection."""
         return self._last >= self._owner.last_number
 
-    def open(self, body: bytes, sink: Sink) -> ClientCall:
+    def open(self, body: bytes | Pieces, sink: Sink) -> ClientCall:
         self._last = number = self._last + 1
         self.sinks[number] = sink
         self.outbox.write(encode(Kind.OPEN, number, body))
@@ -186,7 +187,7 @@ class LinkClient:
         """Make sure that a connection stands; HostLost when the host cannot be reached."""
         self._current()
 
-    def open(self, head: PluginHead | HostHead, payload: bytes, sink: Sink) -> ClientCall:
+    def open(self, head: PluginHead | HostHead, payload: bytes | Pieces, sink: Sink) -> ClientCall:
         """Open a call whose frames go to ``sink``. HostLost when there is no host."""
         return self._current().open(encode_open(head, payload), sink)
 

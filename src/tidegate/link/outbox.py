@@ -22,6 +22,8 @@ from tidegate.clock import SYSTEM_CLOCK
 _JOIN_BELOW: Final = 1 << 16
 #: Pieces per system call; the kernel takes 1024 at most.
 _VECTOR: Final = 512
+#: From this many bytes on even many pieces are not joined: the copy would stop the hub.
+_LONG: Final = 4 << 20
 _WRITE: Final = 2
 
 
@@ -41,7 +43,7 @@ class Outbox:
         self.progressed_at = SYSTEM_CLOCK.monotonic()
         self.on_drained: Callable[[], None] | None = None
 
-    def write(self, parts: list[bytes]) -> None:
+    def write(self, parts: list[bytes | memoryview]) -> None:
         """Send ``parts`` after everything before them. Dropped when the socket is gone."""
         if self._closed:
             return
@@ -50,9 +52,9 @@ class Outbox:
             self._waiting.extend(parts)
             self.pending += size
             return
-        if len(parts) > 1 and (size < _JOIN_BELOW or len(parts) > _VECTOR):
+        if len(parts) > 1 and (size < _JOIN_BELOW or (len(parts) > _VECTOR and size < _LONG)):
             parts = [b"".join(parts)]
-        sent = self._try(parts)
+        sent = self._try(parts if len(parts) <= _VECTOR else parts[:_VECTOR])
         if sent < size and not self._closed:
             self._waiting.extend(parts)
             self.pending = size
@@ -74,7 +76,7 @@ class Outbox:
         self.pending = 0
         self._stop_watching()
 
-    def _try(self, parts: list[bytes] | list[bytes | memoryview]) -> int:
+    def _try(self, parts: list[bytes | memoryview]) -> int:
         try:
             sent = int(self._send(parts))
         except BlockingIOError:

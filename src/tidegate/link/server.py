@@ -31,6 +31,7 @@ from tidegate.link.outbox import Outbox
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.frames import FRAME_LIMIT, HEADER, MORE, FrameError, FrameReader, Kind, encode
 from tidegate.wire.heads import HostHead, PluginHead, decode_open
+from tidegate.wire.pieces import Pieces
 
 log = get_log("link")
 
@@ -64,7 +65,11 @@ class ServerCall:
     )  # fmt: skip
 
     def __init__(
-        self, connection: _Connection, number: int, head: PluginHead | HostHead, payload: bytes
+        self,
+        connection: _Connection,
+        number: int,
+        head: PluginHead | HostHead,
+        payload: bytes | Pieces,
     ) -> None:
         self._connection = connection
         self._ended = False
@@ -111,19 +116,19 @@ class ServerCall:
             if self.on_cancel is not None:
                 self.on_cancel()
 
-    def _frames(self) -> list[bytes]:
+    def _frames(self) -> list[bytes | memoryview]:
         """Everything that this call has to say now, as frames."""
         if self._ended:
             self.buffer = []
             return []
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         if self.buffer:
             body = self.buffer[0] if len(self.buffer) == 1 else b"\n".join(self.buffer)
             self.buffer = []
             if len(body) <= FRAME_LIMIT:
                 parts = [_pack(len(body), self.number, _CHUNK, 0, 0), body]
             else:
-                parts = encode(Kind.CHUNK, self.number, body)
+                parts += encode(Kind.CHUNK, self.number, body)
         if self.closing is not None:
             if self.closing:
                 parts += encode(Kind.ERROR, self.number, self.closing)
@@ -131,7 +136,7 @@ class ServerCall:
             self._ended = True
         return parts
 
-    def _over_budget(self, error: bytes) -> list[bytes]:
+    def _over_budget(self, error: bytes) -> list[bytes | memoryview]:
         self.closed = True
         self.buffer = []
         self.closing = error
@@ -143,7 +148,7 @@ class ServerCall:
 
 def flush(calls: Iterable[ServerCall]) -> None:
     """Send what these calls have to say: one write per connection. Each call may come twice."""
-    outs: dict[_Connection, list[bytes]] = {}
+    outs: dict[_Connection, list[bytes | memoryview]] = {}
     for call in calls:
         connection = call._connection
         parts = call._frames()
@@ -211,7 +216,7 @@ class _Connection:
         self._sock.close()
         self._server.forget(self)
 
-    def charge(self, call: ServerCall, parts: list[bytes]) -> list[bytes]:
+    def charge(self, call: ServerCall, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
         """Count what waits for a full connection against the call's budget."""
         # A peer that keeps up but is never done has no moment at which all debts are settled; no
         # call owes more than what waits in all.
@@ -245,9 +250,8 @@ class _Connection:
             if flags & MORE:
                 self._more.setdefault(number, []).append(body)
                 return
-            if self._more:
-                body = b"".join([*self._more.pop(number, []), body])
-            self._open(number, body)
+            pieces = self._more.pop(number, None) if self._more else None
+            self._open(number, body if pieces is None else (*pieces, body))
         elif kind == Kind.CANCEL:
             self._more.pop(number, None)
             call = self.calls.pop(number, None)
@@ -258,7 +262,7 @@ class _Connection:
         else:
             raise FrameError(f"a client does not send kind {kind}")
 
-    def _open(self, number: int, body: bytes) -> None:
+    def _open(self, number: int, body: bytes | Pieces) -> None:
         try:
             head, payload = decode_open(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -53,7 +53,7 @@ class LinkedHost:
 
     def line(self, index: int = -1) -> dict[str, Any]:
         """What a plugin got on its standard input for one of the calls."""
-        decoded: dict[str, Any] = msgspec.json.decode(self.calls[index].payload)
+        decoded: dict[str, Any] = msgspec.json.decode(whole(self.calls[index].payload))
         return decoded
 
     def _serve(self, call: ServerCall) -> None:

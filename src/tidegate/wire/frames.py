@@ -26,6 +26,8 @@ import enum
 import struct
 from typing import Final, final
 
+from tidegate.wire.pieces import Pieces, cut, size_of
+
 HEADER: Final = struct.Struct("<IIBBH")
 HEADER_SIZE: Final = HEADER.size
 FRAME_LIMIT: Final = 1 << 20
@@ -53,18 +55,22 @@ class FrameError(ValueError):
     """The peer sent what is no frame; the connection must be closed."""
 
 
-def encode(kind: Kind, number: int, body: bytes = b"") -> list[bytes]:
-    """The pieces to send for one message, cut with MORE where it is long. Never empty."""
-    if len(body) <= FRAME_LIMIT:
-        head = HEADER.pack(len(body), number, kind, 0, 0)
+def encode(kind: Kind, number: int, body: bytes | Pieces = b"") -> list[bytes | memoryview]:
+    """The pieces to send for one message, cut with MORE where it is long. Never empty.
+
+    What is cut is not copied: the frames are views of ``body``.
+    """
+    size = size_of(body)
+    if isinstance(body, bytes) and size <= FRAME_LIMIT:
+        head = HEADER.pack(size, number, kind, 0, 0)
         return [head, body] if body else [head]
-    parts: list[bytes] = []
-    view = memoryview(body)
-    for start in range(0, len(body), FRAME_LIMIT):
-        piece = view[start : start + FRAME_LIMIT]
-        flags = MORE if start + FRAME_LIMIT < len(body) else 0
-        parts.append(HEADER.pack(len(piece), number, kind, flags, 0))
-        parts.append(bytes(piece))
+    parts: list[bytes | memoryview] = []
+    left = size
+    for group in cut((body,) if isinstance(body, bytes) else body, FRAME_LIMIT):
+        length = min(left, FRAME_LIMIT)
+        left -= length
+        parts.append(HEADER.pack(length, number, kind, MORE if left else 0, 0))
+        parts += group
     return parts
 
 

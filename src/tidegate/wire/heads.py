@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from tidegate.wire.pieces import Pieces
+
 
 class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit_defaults=True):
     """Opens one session. ``seconds`` and ``owner`` are what is left of the call's deadline.
@@ -45,12 +47,20 @@ type Head = PluginHead | HostHead
 _decoder: msgspec.json.Decoder[PluginHead | HostHead] = msgspec.json.Decoder(PluginHead | HostHead)
 
 
-def encode_open(head: PluginHead | HostHead, payload: bytes = b"") -> bytes:
-    """Body of an OPEN frame."""
-    return msgspec.json.encode(head) + b"\n" + payload
+def encode_open(head: PluginHead | HostHead, payload: bytes | Pieces = b"") -> bytes | Pieces:
+    """Body of an OPEN frame; in pieces when the payload is."""
+    line = msgspec.json.encode(head) + b"\n"
+    return line + payload if isinstance(payload, bytes) else (line, *payload)
 
 
-def decode_open(body: bytes) -> tuple[PluginHead | HostHead, bytes]:
-    """(head, payload) of an OPEN frame's body; msgspec.MsgspecError when it is none."""
-    head, _, payload = body.partition(b"\n")
-    return _decoder.decode(head), payload
+def decode_open(body: bytes | Pieces) -> tuple[PluginHead | HostHead, bytes | Pieces]:
+    """(head, payload) of an OPEN frame's body; msgspec.MsgspecError when it is none.
+
+    A body in pieces must have the whole head in its first one.
+    """
+    if isinstance(body, bytes):
+        head, _, payload = body.partition(b"\n")
+        return _decoder.decode(head), payload
+    first = bytes(body[0])
+    head, _, rest = first.partition(b"\n")
+    return _decoder.decode(head), (memoryview(first)[len(first) - len(rest) :], *body[1:])

@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from tidegate.wire.lines import HEAD_KEPT
+from tidegate.wire.pieces import LONG, Pieces
 
 STREAM: Final = "stream"
 INVOKE: Final = "invoke"
@@ -151,21 +152,21 @@ def request_line(
     user_id: str,
     type: str,
     action: str,
-    data: bytes,
+    data: bytes | Pieces,
     conversation_id: str | None = None,
     message_id: str | None = None,
     app_id: str | None = None,
     endpoint_id: str | None = None,
     context: bytes | None = None,
-) -> bytes:
-    """The line that opens a session, without its newline.
+) -> bytes | Pieces:
+    """The line that opens a session, without its newline. In pieces when ``data`` is.
 
     ``data`` is the JSON object of the action's fields, passed through as bytes behind the three
     routing keys: a field of the same name comes later and so wins, as in the reference.
     ``context`` is a JSON object in bytes, or None.
     """
-    fields = data.strip()[1:-1].strip()
-    return b"".join(
+    fields = _inside(data)
+    head = b"".join(
         (
             b'{"session_id":', _encode(session_id),
             b',"conversation_id":', _encode(conversation_id),
@@ -176,10 +177,22 @@ def request_line(
             b',"event":"request","data":{"user_id":', _encode(user_id),
             b',"type":', _encode(type),
             b',"action":', _encode(action),
-            b"," if fields else b"", fields,
-            b"}}",
+            b"," if fields else b"",
         )
     )  # fmt: skip
+    if isinstance(fields, bytes):
+        return b"".join((head, fields, b"}}"))
+    return (head, *fields, b"}}")
+
+
+def _inside(data: bytes | Pieces) -> bytes | Pieces:
+    """What stands between the braces of a JSON object."""
+    if isinstance(data, bytes):
+        return data.strip()[1:-1].strip()
+    first, *middle, last = (memoryview(data[0])[1:], *data[1:-1], memoryview(data[-1]))
+    if len(data) == 1:
+        return (first[:-1],)
+    return (first, *middle, last[:-1])
 
 
 def backwards_line(
@@ -215,6 +228,24 @@ def one_line(data: bytes) -> bytes:
     if b"\n" in data or b"\r" in data:
         return data.replace(b"\r", b" ").replace(b"\n", b" ")
     return data
+
+
+def long_line(data: memoryview) -> bytes | Pieces:
+    """:func:`one_line` of a text that may be long: then in pieces, views where it has no newline.
+
+    Looked at piece by piece, since a copy of the whole would cost as much as its memory.
+    """
+    if len(data) < LONG:
+        return one_line(bytes(data))
+    pieces: list[bytes | memoryview] = []
+    for start in range(0, len(data), LONG):
+        view = data[start : start + LONG]
+        piece = bytes(view)
+        line = one_line(piece)
+        pieces.append(view if line is piece else line)
+    if all(isinstance(piece, memoryview) for piece in pieces):
+        return (data,)
+    return tuple(pieces)
 
 
 def session_error(error_type: str, message: str) -> bytes:

@@ -78,13 +78,45 @@ def test_a_waiting_line_can_be_taken_back_and_one_that_has_begun_goes_out_whole(
     assert plugin.writer.pending == 0
 
 
-def test_over_the_budget_a_line_is_refused_but_one_is_always_admitted():
+def test_over_the_budget_a_line_is_refused_but_what_goes_out_does_not_count():
     plugin = Plugin(budget=10_000)
     assert plugin.writer.send(b"x" * 50_000)
-    assert not plugin.writer.send(b"y")
-    assert plugin.read_lines(1) == [b"x" * 50_000]
-    assert plugin.writer.send(b"y")
+    assert plugin.writer.send(b"y" * 9_000)
+    assert not plugin.writer.send(b"z" * 2_000)
+    assert plugin.read_lines(2) == [b"x" * 50_000, b"y" * 9_000]
+    assert plugin.writer.send(b"z" * 2_000)
     plugin.close()
+
+
+def test_one_huge_line_waits_beside_the_budget_and_refuses_nobody():
+    plugin = Plugin(budget=10_000)
+    plugin.writer.send(b"a" * 6_000)
+    assert plugin.writer.send(b"h" * 50_000, key="huge")
+    assert not plugin.writer.send(b"g" * 50_000)
+    assert plugin.writer.send(b"small")
+    assert plugin.read_lines(3) == [b"a" * 6_000, b"h" * 50_000, b"small"]
+    assert plugin.writer.pending == 0
+    plugin.close()
+
+
+def test_a_huge_line_that_is_taken_back_makes_room_for_another():
+    plugin = Plugin(budget=10_000)
+    plugin.writer.send(b"a" * 6_000)
+    plugin.writer.send(b"h" * 50_000, key="huge")
+    plugin.writer.discard("huge")
+    assert plugin.writer.send(b"g" * 50_000)
+    assert plugin.read_lines(2) == [b"a" * 6_000, b"g" * 50_000]
+    plugin.close()
+
+
+def test_a_line_in_pieces_goes_out_whole(plugin):
+    whole = bytes(range(32, 127)) * 1000
+    pieces = tuple(memoryview(whole)[at : at + 700] for at in range(0, len(whole), 700))
+    assert plugin.writer.send(pieces)
+    assert plugin.writer.send(b"next")
+    assert plugin.writer.pending > 0
+    assert plugin.read_lines(2) == [whole, b"next"]
+    assert plugin.writer.pending == 0
 
 
 @pytest.mark.parametrize("size", [PIPE - 1, PIPE, PIPE + 1, PIPE - 2])

@@ -11,6 +11,7 @@ from tidegate.link import LinkClient, LinkServer, handshake, wait_writable
 from tidegate.link.server import STALLED
 from tidegate.wire.frames import Kind, encode
 from tidegate.wire.heads import HostHead, PluginHead, encode_open
+from tidegate.wire.pieces import whole
 
 KEY = b"k" * 32
 
@@ -28,7 +29,7 @@ class Recorder:
         call.on_cancel = lambda: self.cancelled.append(call)
         self.arrived.set()
         if call.head.plugin == "echo":
-            call.buffer += [b'{"n":1}', call.payload]
+            call.buffer += [b'{"n":1}', whole(call.payload)]
             call.finish()
         elif call.head.plugin == "error":
             call.send(b"1")
