@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import random
+import signal
 import sys
 import time
 import weakref
@@ -30,7 +31,7 @@ import hypothesis
 import pytest
 from gevent import monkey
 
-from tests.servers import postgres_fixture, redis_fixture  # noqa: F401 - fixtures, by their name
+from tests.servers import postgres_fixture, redis_fixture, s3_fixture  # noqa: F401 - fixtures, by their name
 
 PATCHED = bool(monkey.is_module_patched("socket"))
 SEED = os.environ.get("TIDEGATE_TEST_SEED", "1")
@@ -231,6 +232,10 @@ def _leaked(before: dict[str, str]) -> list[str]:
 @pytest.fixture(autouse=True)
 def hygiene(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the test that leaves descriptors, greenlets or children, or that blocks the hub."""
+    if PATCHED:
+        # gevent's subprocess takes the exit codes of all children from its first use on; tests
+        # that wait for theirs by pidfd need them. The next Popen installs its handler anew.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = _alive()
     with _watch_hub(request.node) if PATCHED else nullcontext():
         yield

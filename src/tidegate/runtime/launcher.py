@@ -85,15 +85,20 @@ def check(role: str, settings: Settings) -> None:
 def require_installed(role: str) -> None:
     """StartRefused naming the first package that ``role`` needs and that is not there."""
     for name in _NEEDED[role]:
-        try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
+        if not _is_installed(name):
             raise StartRefused(
                 f"the Python package {name!r} is missing, {role} cannot start: "
                 "run `make` (or reinstall tidegate) to bring it"
             )
+
+
+def _is_installed(name: str) -> bool:
+    if sys.modules.get(name) is not None:  # kombu replaces itself by a module without a spec
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def require_free_port(host: str, port: int) -> None:
