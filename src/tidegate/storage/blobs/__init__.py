@@ -19,12 +19,17 @@ from tidegate.storage.blobs.local import LocalBlobs
 __all__ = ["Blob", "BlobStore", "Layout", "open_blobs"]
 
 _LOCAL = {"local", "local_file"}
+_S3 = {"s3", "aws_s3", "aws-s3"}
 
 
 def open_blobs(settings: Settings) -> BlobStore:
     """The store of this process; called once by each role. StartRefused when it is not usable."""
-    if settings.plugin_storage_type not in _LOCAL:
-        raise StartRefused(
-            f"PLUGIN_STORAGE_TYPE={settings.plugin_storage_type} is not built yet: take local"
-        )
-    return LocalBlobs(settings.blob_root)
+    if settings.plugin_storage_type in _LOCAL:
+        return LocalBlobs(settings.blob_root)
+    if settings.plugin_storage_type in _S3:
+        from tidegate.storage.blobs.s3 import S3Blobs
+
+        return S3Blobs(settings)
+    raise StartRefused(
+        f"PLUGIN_STORAGE_TYPE={settings.plugin_storage_type} is not built: take local or s3"
+    )
