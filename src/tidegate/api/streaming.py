@@ -18,6 +18,7 @@ from typing import Any, Final, final
 
 from gevent import get_hub, sleep
 
+from tidegate.api.memory import Peak
 from tidegate.api.transmit import hang_up, head, send_all
 from tidegate.api.watch import ClientWatch, LateWatches
 from tidegate.doors.routes import Outcome, Response, StreamResponse
@@ -53,6 +54,7 @@ class OpenStreams:
         self._timer: Any = None
         self._aborted: ServerStopping | None = None
         self._idle: set[Any] = set()
+        self._peak = Peak()
         self.watches = LateWatches()
         drain.on_begin(self._begun)
 
@@ -67,12 +69,14 @@ class OpenStreams:
     def add(self, source: Any) -> None:
         """From now on ``source`` is aborted when the grace is over."""
         self._streams.add(source)
+        self._peak.grown(len(self._streams))
         if self._aborted is not None:
             source.abort(self._aborted)
 
     def discard(self, source: Any) -> None:
         """It ended by itself."""
         self._streams.discard(source)
+        self._peak.shrunk(len(self._streams))
 
     @contextmanager
     def idle(self, sock: Any) -> Iterator[None]:
