@@ -18,14 +18,12 @@ Close codes: 1001 the server stops · 1002 no WebSocket · 1003 binary · 1007 n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, final
 
 import gevent
 import msgspec
 from gevent.event import Event
 from gevent.lock import RLock
-from msgspec import Raw
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -38,21 +36,12 @@ from wsproto.events import (
 from wsproto.events import Event as SocketEvent
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from tidegate.api.streaming import OpenStreams, outcome_of
-from tidegate.calls import PluginFailed
-from tidegate.doors.binding import BindingRefused
-from tidegate.doors.dify import ACTIONS, Dispatcher
-from tidegate.doors.dify.dispatch import Body
-from tidegate.doors.routes import Outcome, Takeover
+from tidegate.api.live_call import LiveCall, LiveMessage, Opener, decode_message
+from tidegate.api.streaming import OpenStreams
+from tidegate.doors.dify import Dispatcher
 from tidegate.doors.routes import Request as HttpRequest
-from tidegate.errors import (
-    BadRequest,
-    CallFailed,
-    NotFound,
-    Overloaded,
-    Stopping,
-    TidegateError,
-)
+from tidegate.doors.routes import Takeover
+from tidegate.errors import BadRequest, Overloaded, Stopping
 from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
@@ -81,18 +70,6 @@ _ID_IN_USE: Final = 1008
 _TOO_BIG: Final = 1009
 
 
-class LiveMessage(Body):
-    """What a client sends: a dispatch body with the call's name, or a cancel."""
-
-    id: Raw = Raw(b"")
-    plugin: str = ""
-    action: str = ""
-    cancel: bool = False
-
-
-_decode: Final = msgspec.json.Decoder(LiveMessage).decode
-
-
 @final
 class UpgradeNeeded(BadRequest):
     """The request is no WebSocket handshake of version 13."""
@@ -108,10 +85,8 @@ class LiveDoor:
         self, settings: Settings, dispatcher: Dispatcher, streams: OpenStreams, drain: Drain
     ) -> None:
         self.settings = settings
-        self.dispatcher = dispatcher
-        self.streams = streams
         self.drain = drain
-        self.actions = {action.path: action for action in ACTIONS}
+        self.opener = Opener(dispatcher, streams)
 
     def upgrade(self, request: HttpRequest) -> Takeover:
         """The handshake; 426 when it is none. What is sent to the client is sent by ``serve``."""
@@ -230,7 +205,7 @@ class LiveConnection:
 
     def _message(self, text: bytes) -> None:
         try:
-            message = _decode(text)
+            message = decode_message(text)
         except (msgspec.MsgspecError, RecursionError) as error:
             self._close(_UNREADABLE, f"no readable message: {error}")
             return
@@ -254,7 +229,8 @@ class LiveConnection:
             busy = Overloaded(f"{limit} calls run already (TIDEGATE_LIVE_SESSIONS)", retry_after=1)
             self.tell(key, "error", busy.as_json())
         else:
-            call = self._calls[key] = LiveCall(self, key, message)
+            opener = self.door.opener
+            call = self._calls[key] = LiveCall(self, opener, self.tenant, key, message)
             self._idle.clear()
             greenlet = gevent.spawn(call.run)
             self._greenlets.add(greenlet)
@@ -312,84 +288,3 @@ class LiveConnection:
         for call in list(self._calls.values()):
             call.leave()
         gevent.killall(list(self._greenlets), timeout=1.0)
-
-
-@final
-class LiveCall:
-    """One call of a live connection. ``run`` is its greenlet; the others may only cancel it."""
-
-    def __init__(self, connection: LiveConnection, key: bytes, message: LiveMessage) -> None:
-        self._connection = connection
-        self._key = key
-        self._message = message
-        self._source: Any = None
-        self._cancelled = False
-        self._gone = False
-
-    def cancel(self) -> None:
-        """The client does not want it any more: it ends with ``end``. Never waits."""
-        self._cancelled = True
-        if self._source is not None:
-            self._source.close()
-
-    def leave(self) -> None:
-        """The client is gone: the call ends, and nobody is told. Never waits."""
-        self._gone = True
-        self.cancel()
-
-    def run(self) -> None:
-        """Open the call and pass on what comes, until it ends."""
-        try:
-            self._serve()
-        except OSError as error:
-            log.debug("live client lost", error=str(error))
-        except TidegateError as error:
-            self._tell("error", _error_of(error))
-        except Exception:
-            log.exception("live call failed")
-            self._tell("error", _error_of(BadRequest("internal error; the server's log says more")))
-        finally:
-            self._connection.ended(self._key)
-
-    def _serve(self) -> None:
-        door, message = self._connection.door, self._message
-        action = door.actions.get(message.action)
-        if action is None:
-            raise NotFound(f"no such action: {message.action[:100]}")
-        if not message.data:
-            raise BindingRefused("data is missing")
-        dispatcher, tenant = door.dispatcher, self._connection.tenant
-        plugin = dispatcher.installed(tenant, message.plugin)
-        answer = dispatcher.open(action, tenant, plugin, message)
-        source = self._source = answer.source
-        outcome = Outcome.CLIENT_LEFT
-        door.streams.add(source)
-        try:
-            if self._cancelled:
-                source.close()
-            outcome = self._forward(source.take)
-        except CallFailed as error:
-            outcome = outcome_of(error)
-            raise
-        finally:
-            door.streams.discard(source)
-            source.close()
-            answer.finished(outcome)
-
-    def _forward(self, take: Callable[[], list[bytes]]) -> Outcome:
-        while bodies := take():
-            chunks = [chunk for body in bodies for chunk in body.split(b"\n")]
-            self._tell_all("chunk", chunks)
-        self._tell("end", b"true")
-        return Outcome.CLIENT_LEFT if self._cancelled else Outcome.SUCCESS
-
-    def _tell(self, name: str, value: bytes) -> None:
-        self._tell_all(name, [value])
-
-    def _tell_all(self, name: str, values: list[bytes]) -> None:
-        if not self._gone:
-            self._connection.tell_all(self._key, name, values)
-
-
-def _error_of(error: TidegateError) -> bytes:
-    return error.raw if isinstance(error, PluginFailed) else error.as_json()

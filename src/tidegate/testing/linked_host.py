@@ -27,6 +27,7 @@ from tidegate.link.server import ServerCall
 from tidegate.runtime import home
 from tidegate.settings import Settings
 from tidegate.wire.heads import HostHead
+from tidegate.wire.pieces import whole
 
 type Plugin = Callable[[ServerCall], None]
 
