@@ -27,6 +27,15 @@ TENANT = "0b7f485a-4c47-4aa1-b113-4a18462d122d"
 OTHER_TENANT = "1b7f485a-4c47-4aa1-b113-4a18462d122d"
 KEY = "secret"
 WEATHER = "acme/weather:0.1.2@" + "9f" * 32
+FIGURES = {
+    "up": 1,
+    "sessions": 3,
+    "plugins": {
+        WEATHER: {"phase": "up"},
+        WEATHER.replace("0.1.2", "0.1.1"): {"phase": "idle"},
+        WEATHER.replace("weather", "slow"): {"phase": "starting"},
+    },
+}
 WEATHER_DECLARATION = {
     "version": "0.1.2",
     "author": "acme",
@@ -153,7 +162,8 @@ def world(folder: Path, plugins: Mapping[str, Plugin], **environ: str) -> Iterat
         place.mkdir(parents=True, exist_ok=True)
     migrate(settings)
     drain = Drain()
-    with linked_host(settings, plugins, {"runtime": {"role": "host"}}) as host:
+    answers = {"runtime": {"role": "host"}, "figures": FIGURES}
+    with linked_host(settings, plugins, answers) as host:
         made = World(settings, host, drain)
         try:
             with served(made.application) as made.address:

@@ -395,6 +395,10 @@ def test_metrics_name_what_happened(door: World) -> None:
     text = body.decode()
     assert 'plugin_http_requests_total{endpoint="/health/check",method="GET",status="200"}' in text
     assert "tidegate_host_up 1.0" in text
+    assert 'tidegate_host{figure="sessions"} 3.0' in text
+    assert 'active_plugins_total{runtime_type="local"} 1.0' in text
+    assert 'plugin_runtime_status{plugin_id="acme/weather",runtime_type="local"} 1.0' in text
+    assert 'plugin_runtime_status{plugin_id="acme/slow",runtime_type="local"} 0.5' in text
     assert "tidegate_streams_opened_total" in text
     assert door.call("GET", "/metrics", key="")[0] == 301
 

@@ -16,6 +16,7 @@ from tidegate.deadline import Deadline
 from tidegate.doors.envelope import success
 from tidegate.doors.routes import JSON_TYPE, Auth, Kind, Request, Response, Route
 from tidegate.errors import CallFailed
+from tidegate.ids import plugin_id_of
 from tidegate.runtime.fingerprint import fingerprint
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
@@ -25,6 +26,8 @@ log = get_log("api")
 
 #: How long the host may take to say how it is before the answer goes out without it.
 _HOST_SECONDS: Final = 1.0
+_LOCAL: Final = "local"
+_STATUS: Final = {"up": 1.0, "starting": 0.5}
 
 
 def own_routes(settings: Settings, calls: Calls, load: Load, live: LiveDoor) -> list[Route]:
@@ -86,9 +89,8 @@ class _OwnRoutes:
         yield metrics.FRAMES_LATE, (), self._calls.late_frames
         figures = self._ask("figures")
         yield metrics.HOST_UP, (), float(figures is not None)
-        for name, value in (figures or {}).items():
-            if isinstance(value, int | float):
-                yield metrics.HOST_FIGURE, (name,), value
+        if figures is not None:
+            yield from host_readings(figures)
 
     def _ask(self, op: str) -> dict[str, Any] | None:
         """One control call to the host; None when it does not answer in time."""
@@ -98,3 +100,18 @@ class _OwnRoutes:
         except CallFailed as error:
             log.debug("host did not answer", op=op, error=str(error))
         return None
+
+
+def host_readings(figures: dict[str, Any]) -> Iterator[metrics.Reading]:
+    """What the host's figures say: its totals by name, and how its plugins are."""
+    for name, value in figures.items():
+        if isinstance(value, int | float):
+            yield metrics.HOST_FIGURE, (name,), value
+    yield metrics.ACTIVE_PLUGINS, (_LOCAL,), figures.get("up", 0)
+    status: dict[str, float] = {}
+    for identifier, one in figures.get("plugins", {}).items():
+        plugin_id = plugin_id_of(identifier)  # of two versions, the one that is better off
+        known = status.get(plugin_id, 0.0)
+        status[plugin_id] = max(known, _STATUS.get(one.get("phase", ""), 0.0))
+    for plugin_id, value in status.items():
+        yield metrics.RUNTIME_STATUS, (plugin_id, _LOCAL), value
