@@ -16,10 +16,12 @@ EVENT = b"data: "
 END = b"0\r\n\r\n"
 
 
-def request(target: Target, plugin: str, parameters: dict[str, Any]) -> bytes:
-    """The raw request that invokes the producer."""
+def request(
+    target: Target, plugin: str, parameters: dict[str, Any], *, provider: str = "producer"
+) -> bytes:
+    """The raw request that invokes the tool ``produce``."""
     data = {
-        "provider": "producer",
+        "provider": provider,
         "tool": "produce",
         "tool_parameters": parameters,
         "credentials": {},

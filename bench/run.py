@@ -1,5 +1,6 @@
 """Measure speed and weight: `make bench`, or `python bench/run.py [ROW ...]`.
 
+    P4   an SDK plugin through the server, as a share of the same plugin over bare pipes
     P5   chunks per second of server CPU, a plugin that costs nothing
     P6   from the plugin's write to the client's read at 1,000 chunks a second
     P7   memory of silent streams
@@ -21,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bare_pipes import bare_seconds
 from load import Streams, calls, median, percentile, request
 from server import Server
 
@@ -40,6 +42,31 @@ class Bench:
     def one(self, **parameters: object) -> bytes:
         """A request; sent once to see that it works."""
         return request(self.server.target, self.plugin, dict(parameters))
+
+    def p4(self) -> list[Row]:
+        """The whole way against the plugin alone, in turns, on the same machine."""
+        ticker = self.server.install(PLUGINS / "ticker")
+        rows = []
+        for name, size, number in (
+            ("100 B", 100, 1),
+            ("100 B", 100, 10),
+            ("100 B", 100, 100),
+            ("1 KB", 1000, 100),
+            ("64 KB", 64000, 10),
+        ):
+            each = (20_000 if size < 10_000 else 2_000) // number
+            share = median(lambda a=size, b=number, c=each: self._share(ticker, a, b, c))  # type: ignore[misc]
+            rows.append(("P4", f"share of bare pipes, {name} x {number}", f"{share:.2f}"))
+        return rows
+
+    def _share(self, plugin: str, size: int, streams: int, each: int) -> float:
+        parameters = {"count": each, "size": size}
+        one = request(self.server.target, plugin, parameters, provider="ticker")
+        load = Streams(self.server.target)
+        through = load.run([one] * streams)
+        if load.chunks != each * streams:
+            raise SystemExit(f"{load.chunks} of {each * streams} chunks: {load.said}")
+        return bare_seconds(self.server, plugin, parameters, streams) / through
 
     def p5(self) -> list[Row]:
         """Chunks per CPU second, by size and number of streams."""
@@ -146,7 +173,7 @@ def main(arguments: list[str]) -> int:
         server = Server(Path(folder) / "home")
         try:
             bench = Bench(server)
-            for name in ("p5", "p6", "p7", "p10", "p11"):
+            for name in ("p4", "p5", "p6", "p7", "p10", "p11"):
                 if not wanted or name in wanted:
                     for row in getattr(bench, name)():
                         rows.append(row)
