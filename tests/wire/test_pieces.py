@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,3 +48,10 @@ def test_frames_of_pieces_carry_the_same_message(size):
     head, payload = decode_open(tuple(body for _, _, _, body in frames))
     assert head == HostHead("op")
     assert whole(payload) == text
+
+
+def test_a_chunk_that_is_a_view_of_its_line_is_cut_as_bytes_are():
+    text = b'"' + b"c" * (2 * FRAME_LIMIT) + b'"'
+    parts = encode(Kind.CHUNK, 1, msgspec.Raw(text))
+    frames = FrameReader().feed(b"".join(parts))
+    assert b"".join(body for _, _, _, body in frames) == text

@@ -61,12 +61,12 @@ def encode(kind: Kind, number: int, body: bytes | Pieces = b"") -> list[bytes | 
     What is cut is not copied: the frames are views of ``body``.
     """
     size = size_of(body)
-    if isinstance(body, bytes) and size <= FRAME_LIMIT:
+    if size <= FRAME_LIMIT and not isinstance(body, tuple):
         head = HEADER.pack(size, number, kind, 0, 0)
         return [head, body] if body else [head]
     parts: list[bytes | memoryview] = []
     left = size
-    for group in cut((body,) if isinstance(body, bytes) else body, FRAME_LIMIT):
+    for group in cut(body if isinstance(body, tuple) else (body,), FRAME_LIMIT):
         length = min(left, FRAME_LIMIT)
         left -= length
         parts.append(HEADER.pack(length, number, kind, MORE if left else 0, 0))

@@ -50,7 +50,7 @@ _decoder: msgspec.json.Decoder[PluginHead | HostHead] = msgspec.json.Decoder(Plu
 def encode_open(head: PluginHead | HostHead, payload: bytes | Pieces = b"") -> bytes | Pieces:
     """Body of an OPEN frame; in pieces when the payload is."""
     line = msgspec.json.encode(head) + b"\n"
-    return line + payload if isinstance(payload, bytes) else (line, *payload)
+    return (line, *payload) if isinstance(payload, tuple) else line + payload
 
 
 def decode_open(body: bytes | Pieces) -> tuple[PluginHead | HostHead, bytes | Pieces]:

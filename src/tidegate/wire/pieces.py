@@ -19,12 +19,13 @@ type Pieces = tuple[bytes | memoryview, ...]
 
 def size_of(text: bytes | Pieces) -> int:
     """Bytes of a text, whichever way it is kept."""
-    return len(text) if isinstance(text, bytes) else sum(map(len, text))
+    # Not a test for bytes: a chunk may be a msgspec.Raw, which is no sequence.
+    return sum(map(len, text)) if isinstance(text, tuple) else len(text)
 
 
 def whole(text: bytes | Pieces) -> bytes:
     """The text in one piece: a copy when it is in several."""
-    return text if isinstance(text, bytes) else b"".join(text)
+    return b"".join(text) if isinstance(text, tuple) else text
 
 
 def cut(pieces: Iterable[bytes | memoryview], limit: int) -> Iterator[list[bytes | memoryview]]:
