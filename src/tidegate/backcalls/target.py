@@ -63,7 +63,7 @@ class BackCall:
     session: Session | None
     request_id: str
     type: str
-    request: bytes
+    request: bytes = field(repr=False)  # may be long, and hold secrets
 
 
 class Answer(Protocol):
