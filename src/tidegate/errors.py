@@ -166,6 +166,10 @@ class DatabaseUnavailable(StorageUnavailable):
     """The database does not answer, stays locked or is full; nothing of the transaction stays."""
 
 
+class RedisUnavailable(StorageUnavailable):
+    """Redis does not answer. What the database can serve is served all the same (D-62)."""
+
+
 class BlobUnavailable(StorageUnavailable):
     """The blob store does not answer or is full. Says nothing about whether the blob exists."""
 

@@ -256,7 +256,85 @@ class Settings:
     )
     tidegate_plugin_open_files: int = _setting(4096, "Open files per plugin process.", least=16)
     tidegate_plugin_memory: int = _setting(
-        0, "Address space per plugin process in bytes; 0 is unlimited.", least=0
+        0,
+        "Resident bytes that a plugin instance may have, its child processes included; over it "
+        "the instance is stopped (`plugin_oom`). 0 is unlimited.",
+        least=0,
+    )
+    tidegate_plugin_processes: int = _setting(
+        256,
+        "Processes that a plugin instance may have; over it the instance is stopped "
+        "(`plugin_limit`). 0 is unlimited.",
+        least=0,
+    )
+    tidegate_plugin_cpus: float = _setting(
+        0.0,
+        "Cores that a plugin instance may use, where a cgroup is delegated; 0 is unlimited.",
+        least=0,
+    )
+    tidegate_isolation: str = _setting(
+        "1",
+        "What stands between plugins: 0 nothing, 1 limits, 2 a user of its own per plugin (host "
+        "started as root), 3 a view of the file system of its own as well; auto takes the "
+        "highest that can be had. A rung that cannot be had is refused at start.",
+        choices=("auto", "0", "1", "2", "3"),
+    )
+    tidegate_plugin_uids: str = _setting(
+        "200000-265535", "Range of user ids for plugins at rung 2 and 3: first-last."
+    )
+    tidegate_plugin_cgroup: str = _setting(
+        "", "A cgroup v2 folder delegated to the host; each plugin instance gets one below it."
+    )
+    tidegate_instances_min: int = _setting(1, "Instances of a plugin while it is up.", least=1)
+    tidegate_instances_max: int = _setting(
+        1, "Instances of a plugin at most; more are started when calls wait.", least=1
+    )
+    tidegate_scale_wait: float = _setting(
+        2.0, "Seconds that calls wait, or all instances are busy, before one more starts.", least=0
+    )
+    tidegate_scale_idle: float = _setting(
+        60.0, "Seconds without a session after which an instance beyond the minimum ends.", least=0
+    )
+    tidegate_idle_stop: float = _setting(
+        0.0, "Seconds without a session after which a plugin is stopped; 0 is never.", least=0
+    )
+    tidegate_pinned: tuple[str, ...] = _setting(
+        (), "Plugins (author/name) that are never stopped for being idle."
+    )
+    tidegate_stopped_limit: float = _setting(
+        15.0, "Seconds that a process may be stopped (SIGSTOP) while calls wait for it.", least=0.1
+    )
+    tidegate_stall_limit: float = _setting(
+        60.0,
+        "Seconds without any output while calls wait, after which new calls go to another "
+        "instance and this one lives to the end of its calls; 0 is never.",
+        least=0,
+    )
+    tidegate_recycle_memory: int = _setting(
+        0, "Resident bytes of an instance over which a new one takes its place; 0 is off.", least=0
+    )
+    tidegate_recycle_age: float = _setting(
+        0.0, "Seconds of life after which a new instance takes its place; 0 is off.", least=0
+    )
+    tidegate_instance_sessions: int = _setting(
+        10000, "Sessions at once per instance; 0 is unlimited.", least=0
+    )
+    tidegate_plugin_sessions: int = _setting(
+        0, "Sessions at once per plugin; 0 is unlimited.", least=0
+    )
+    tidegate_tenant_sessions: int = _setting(
+        0, "Sessions at once per tenant, over all its plugins; 0 is unlimited.", least=0
+    )
+    tidegate_admission_wait: float = _setting(
+        5.0, "Seconds that a call waits for a free session before it is refused (429).", least=0
+    )
+    tidegate_admission_queue: int = _setting(
+        10000, "Calls that wait per plugin; fairly shared between tenants.", least=1
+    )
+    tidegate_per_plugin: tuple[str, ...] = _setting(
+        (),
+        "Other values for single plugins: `author/name:INSTANCES_MAX=4:PLUGIN_MEMORY=536870912`, "
+        "comma-separated; names are those of TIDEGATE_ settings without that word.",
     )
     tidegate_plugin_backlog: int = _setting(
         64 << 20, "Bytes that may wait for a plugin to read its standard input.", least=1024
@@ -314,7 +392,11 @@ class Settings:
     redis_db: int = _setting(0, "Database.")
     redis_key_prefix: str = _setting("plugin_daemon", "Prefix of all keys.")
     redis_use_ssl: bool = _setting(False, "TLS.")
-    redis_ssl_cert_reqs: str = _setting("", "CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.")
+    redis_ssl_cert_reqs: str = _setting(
+        "",
+        "CERT_NONE: not verified; CERT_REQUIRED: verified with REDIS_SSL_CA_CERTS; else verified.",
+        choices=("", "CERT_NONE", "CERT_OPTIONAL", "CERT_REQUIRED"),
+    )
     redis_ssl_ca_certs: str = _setting("", "PEM file.")
     redis_use_sentinel: bool = _setting(False, "Sentinel.")
     redis_sentinels: tuple[str, ...] = _setting((), "host:port, …")
@@ -322,6 +404,11 @@ class Settings:
     redis_sentinel_username: str = _setting("", "User.")
     redis_sentinel_password: Secret = _setting(Secret(""), "Password.")
     redis_sentinel_socket_timeout: float = _setting(0.0, "Seconds.")
+    tidegate_redis_cluster: bool = _setting(
+        False,
+        "REDIS_HOST is a node of a cluster: for what is kept in Redis, not for jobs. They stay "
+        "in the embedded broker unless CELERY_BROKER_URL names another one.",
+    )
     celery_broker_url: Secret = _setting(
         Secret(""), "Broker. Default: Redis when there is one, else the embedded one."
     )
@@ -407,7 +494,23 @@ class Settings:
                 return mode
         return self.tidegate_output_schema
 
+    def for_plugin(self, plugin_id: str) -> Settings:
+        """These settings with what ``TIDEGATE_PER_PLUGIN`` says of one plugin."""
+        values: dict[str, Any] = {}
+        for entry in self.tidegate_per_plugin:
+            name, pairs = _override(entry)
+            if name == plugin_id:
+                values |= pairs
+        return dataclasses.replace(self, **values) if values else self
 
+
+#: What may differ between plugins (TIDEGATE_PER_PLUGIN).
+_PER_PLUGIN = {
+    "idle_stop", "instance_sessions", "instances_max", "instances_min",
+    "plugin_backlog", "plugin_cpus", "plugin_memory", "plugin_open_files", "plugin_processes",
+    "plugin_sessions", "quarantine", "recycle_age", "recycle_memory", "scale_idle", "scale_wait",
+    "stall_limit", "start_limit", "stop_grace", "stopped_limit",
+}  # fmt: skip
 _LOWER_CASE_TOO = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 _DB_TYPES = {"sqlite", "postgresql", "pgbouncer"}
 
@@ -441,6 +544,25 @@ def _read(name: str, item: dataclasses.Field[Any], text: str) -> Any:
     return value
 
 
+def _override(entry: str) -> tuple[str, dict[str, Any]]:
+    """One entry of TIDEGATE_PER_PLUGIN as (plugin id, values by field)."""
+    fields = {item.name: item for item in dataclasses.fields(Settings)}
+    plugin, *pairs = entry.split(":")
+    values = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        name = name.strip().lower().removeprefix("tidegate_")
+        if name not in _PER_PLUGIN:
+            raise SettingInvalid(
+                f"TIDEGATE_PER_PLUGIN: {name.upper()!r} of {plugin} is not one of "
+                + ", ".join(sorted(_PER_PLUGIN)).upper()
+            )
+        field_name = f"tidegate_{name}"
+        shown = f"TIDEGATE_PER_PLUGIN: {name.upper()} of {plugin}"
+        values[field_name] = _read(shown, fields[field_name], text)
+    return plugin, values
+
+
 def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
     if settings.db_type and settings.db_type not in _DB_TYPES:
         raise SettingInvalid(
@@ -452,10 +574,16 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
         )
     if settings.admin_api_enabled and len(settings.admin_api_key.reveal()) < 10:
         raise SettingInvalid("ADMIN_API_KEY needs at least 10 characters when ADMIN_API_ENABLED")
+    if settings.tidegate_redis_cluster and (settings.redis_use_sentinel or settings.redis_db):
+        raise SettingInvalid(
+            "TIDEGATE_REDIS_CLUSTER: a cluster has no REDIS_USE_SENTINEL and only REDIS_DB=0"
+        )
     if settings.database_kind == "postgresql":
         for name in ("DB_HOST", "DB_USERNAME", "DB_DATABASE"):
             if not environ.get(name, "").strip():
                 raise SettingInvalid(f"{name} is needed for PostgreSQL (or set DB_TYPE=sqlite)")
+    for entry in settings.tidegate_per_plugin:
+        _override(entry)
     for entry in settings.tidegate_output_schema_plugins:
         if entry.partition("=")[2] not in {"off", "warn", "enforce"}:
             raise SettingInvalid(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import http.server
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gevent
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from gevent.server import StreamServer
 
 
 @contextmanager
@@ -31,6 +33,33 @@ def tls_server(folder: Path) -> Iterator[tuple[str, Path]]:
         finally:
             server.shutdown()
             serving.join()
+
+
+@contextmanager
+def tls_relay(folder: Path, address: tuple[str, int]) -> Iterator[tuple[int, Path]]:
+    """TLS before a server that has none: port of the relay, file of its certificate authority."""
+    certificate = _certificate(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def relay(secure: ssl.SSLSocket, _peer: object) -> None:
+        with secure, socket.create_connection(address) as plain:
+            pipes = [gevent.spawn(_pipe, *ends) for ends in ((secure, plain), (plain, secure))]
+            gevent.joinall(pipes, count=1)
+            gevent.killall(pipes)
+
+    server = StreamServer(("127.0.0.1", 0), relay, ssl_context=context)
+    server.start()
+    try:
+        yield server.server_port, certificate
+    finally:
+        server.stop(1)
+
+
+def _pipe(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
 
 
 class _Quiet(http.server.BaseHTTPRequestHandler):

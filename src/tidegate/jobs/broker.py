@@ -2,7 +2,7 @@
 
 | broker | when |
 |---|---|
-| embedded (``sqlq``) | neither CELERY_BROKER_URL nor REDIS_HOST is given |
+| embedded (``sqlq``) | neither CELERY_BROKER_URL nor REDIS_HOST is given, or that is a cluster |
 | Redis | REDIS_HOST, or a ``redis://``, ``rediss://`` or ``sentinel://`` URL |
 | RabbitMQ | an ``amqp://`` URL |
 
@@ -20,6 +20,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from tidegate.settings import Settings
+from tidegate.storage import redis_options
 
 INSTALLS = "installs"
 """Queue of jobs that somebody waits for."""
@@ -39,7 +40,7 @@ def broker_url(settings: Settings) -> str:
         return settings.celery_broker_url.reveal()
     if settings.redis_use_sentinel and settings.redis_sentinels:
         return _sentinel_url(settings)
-    if settings.redis_host:
+    if settings.redis_host and not settings.tidegate_redis_cluster:  # kombu knows no cluster
         return _redis_url(settings)
     return f"sqlq:///{quote(str(settings.home.broker))}"
 
@@ -54,7 +55,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": url,
         "broker_transport_options": _transport_options(settings, url),
-        "broker_use_ssl": _tls(settings) if url.startswith("rediss") else None,
+        "broker_use_ssl": _tls(settings, url),
         "broker_connection_retry_on_startup": True,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -100,7 +101,7 @@ def _transport_options(settings: Settings, url: str) -> dict[str, Any]:
     }
     if url.startswith("sentinel"):
         options["master_name"] = settings.redis_sentinel_service_name
-        options["sentinel_kwargs"] = _sentinel_login(settings)
+        options["sentinel_kwargs"] = redis_options.sentinel_login(settings)
     return options
 
 
@@ -124,22 +125,8 @@ def _login(settings: Settings) -> str:
     return f"{quote(settings.redis_username, safe='')}:{quote(password, safe='')}@"
 
 
-def _sentinel_login(settings: Settings) -> dict[str, Any]:
-    login: dict[str, Any] = {}
-    if settings.redis_sentinel_username:
-        login["username"] = settings.redis_sentinel_username
-    if settings.redis_sentinel_password:
-        login["password"] = settings.redis_sentinel_password.reveal()
-    if settings.redis_sentinel_socket_timeout:
-        login["socket_timeout"] = settings.redis_sentinel_socket_timeout
-    return login
-
-
-def _tls(settings: Settings) -> dict[str, Any]:
-    import ssl
-
-    wanted = settings.redis_ssl_cert_reqs or "CERT_REQUIRED"
-    options: dict[str, Any] = {"ssl_cert_reqs": getattr(ssl, wanted, ssl.CERT_REQUIRED)}
-    if settings.redis_ssl_ca_certs:
-        options["ssl_ca_certs"] = settings.redis_ssl_ca_certs
-    return options
+def _tls(settings: Settings, url: str) -> dict[str, Any] | None:
+    """Also for a URL of the operator's own: the scheme says whether, REDIS_SSL_* say how."""
+    if url.startswith("rediss") or (url.startswith("sentinel") and settings.redis_use_ssl):
+        return redis_options.tls(settings)
+    return None

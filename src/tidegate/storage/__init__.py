@@ -5,6 +5,7 @@
   ``declarations``, ``installations``, ``capabilities``, ``endpoints``, ``readmes``,
   ``install_tasks``, ``job_rows``, ``generation``
 * ``blobs`` - packages, markers of installed ones, icons
+* :func:`redis_client` - the Redis of the settings, where there is one
 
 SQL stands in this room only. ``Database`` is loaded at first use: a supervisor or a command that
 only migrates does not pay for SQLAlchemy.
@@ -18,8 +19,9 @@ from tidegate.storage.migration import is_current, migrate
 
 if TYPE_CHECKING:
     from tidegate.storage.database import Database
+    from tidegate.storage.redis_server import redis_client, redis_key, redis_trouble
 
-__all__ = ["Database", "is_current", "migrate"]
+__all__ = ["Database", "is_current", "migrate", "redis_client", "redis_key", "redis_trouble"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from tidegate.storage.database import Database
 
         return Database
+    if name.startswith("redis_") and name in __all__:
+        from tidegate.storage import redis_server
+
+        return getattr(redis_server, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

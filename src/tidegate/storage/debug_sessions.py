@@ -12,10 +12,11 @@ version - stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, final
 
 import msgspec
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, select, update
 from sqlalchemy import delete as delete_from
 
 from tidegate.clock import SYSTEM_CLOCK
@@ -101,10 +102,20 @@ def disconnect(conn: Connection, tenant: str, identifier: str) -> int | None:
 
 def disconnect_all(conn: Connection, owner: str) -> list[DebugSession]:
     """Disconnect what a host left behind that was killed. Called at its next start."""
-    rows = [_row(one) for one in conn.execute(select(table).where(table.c.owner == owner))]
-    for row in rows:
-        disconnect(conn, row.tenant, row.identifier)
-    return rows
+    return _disconnect_where(conn, table.c.owner == owner)
+
+
+def disconnect_lost(conn: Connection, before: datetime) -> list[DebugSession]:
+    """Disconnect what no host has renewed since ``before``. Called by every host now and then."""
+    return _disconnect_where(conn, table.c.updated_at < before)
+
+
+def renew(conn: Connection, owner: str) -> int:
+    """A sign of life for all rows of a host; how many there are."""
+    done = conn.execute(
+        update(table).where(table.c.owner == owner).values(updated_at=SYSTEM_CLOCK.now())
+    )
+    return int(done.rowcount)
 
 
 def find(conn: Connection, tenant: str, plugin_id: str) -> DebugSession | None:
@@ -114,6 +125,13 @@ def find(conn: Connection, tenant: str, plugin_id: str) -> DebugSession | None:
     )
     found = conn.execute(statement).first()
     return None if found is None else _row(found)
+
+
+def _disconnect_where(conn: Connection, condition: ColumnElement[bool]) -> list[DebugSession]:
+    rows = [_row(one) for one in conn.execute(select(table).where(condition))]
+    for row in rows:
+        disconnect(conn, row.tenant, row.identifier)
+    return rows
 
 
 def _put(

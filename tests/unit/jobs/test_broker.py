@@ -54,7 +54,27 @@ def test_sentinels_are_all_named() -> None:
         "username": "watch",
         "password": "secret",
         "socket_timeout": 0.5,
+        "socket_connect_timeout": 0.5,
     }
+    assert settings["broker_use_ssl"] is None
+
+
+def test_sentinel_with_tls_has_it_on_both_legs() -> None:
+    settings = conf(
+        REDIS_USE_SENTINEL="true",
+        REDIS_SENTINELS="a:26379",
+        REDIS_SENTINEL_SERVICE_NAME="main",
+        REDIS_USE_SSL="true",
+    )
+    assert settings["broker_use_ssl"]["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    watch = settings["broker_transport_options"]["sentinel_kwargs"]
+    assert (watch["ssl"], watch["ssl_cert_reqs"]) == (True, ssl.CERT_REQUIRED)
+
+
+def test_a_cluster_is_no_broker() -> None:
+    cluster = {"REDIS_HOST": "cache", "TIDEGATE_REDIS_CLUSTER": "true"}
+    assert url(**cluster).startswith("sqlq:")
+    assert url(**cluster, CELERY_BROKER_URL="redis://other") == "redis://other"
 
 
 def test_redis_gives_back_what_a_dead_worker_held() -> None:
@@ -79,7 +99,12 @@ def test_tls_is_checked_unless_told_otherwise(wanted: str, given: ssl.VerifyMode
         REDIS_SSL_CERT_REQS=wanted,
         REDIS_SSL_CA_CERTS="/ca.pem",
     )
-    assert settings["broker_use_ssl"] == {"ssl_cert_reqs": given, "ssl_ca_certs": "/ca.pem"}
+    assert settings["broker_use_ssl"] == {
+        "ssl_cert_reqs": given,
+        "ssl_check_hostname": given is ssl.CERT_REQUIRED,
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        "ssl_ca_certs": "/ca.pem",
+    }
 
 
 def test_the_embedded_broker_needs_no_options(tmp_path: Path) -> None:
