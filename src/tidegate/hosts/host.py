@@ -12,13 +12,14 @@ from gevent.lock import BoundedSemaphore
 from tidegate.backcalls import Target
 from tidegate.environments import Environments
 from tidegate.errors import PluginStartFailed, TidegateError
+from tidegate.hosts.admission import Admission
 from tidegate.hosts.control import Control
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.provision import Packages, Provision
 from tidegate.hosts.supervisor import Supervisor
-from tidegate.ids import PluginIdentifier
+from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
@@ -50,6 +51,7 @@ class PluginHost:
         self.target = target
         self._environ = dict(os.environ if environ is None else environ)
         self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
+        self._admission = Admission(settings.tidegate_tenant_sessions)
         self._supervisors: dict[str, Supervisor] = {}
         self._logs: dict[str, PluginLog] = {}
         self._control = Control(self)
@@ -84,7 +86,13 @@ class PluginHost:
             raise PluginStartFailed("no available node: the host is stopping")
         PluginIdentifier.parse(identifier)
         made = Supervisor(
-            identifier, self.provision, self._settings, self._slots, self._make, self._unknown
+            identifier,
+            self.provision,
+            self._settings.for_plugin(plugin_id_of(identifier)),
+            self._slots,
+            self._make,
+            self._unknown,
+            self._admission,
         )
         self._supervisors[identifier] = made
         return made
@@ -114,7 +122,7 @@ class PluginHost:
     def _make(self, prepared: Prepared, on_gone: Callable[[LocalInstance], None]) -> LocalInstance:
         return LocalInstance(
             prepared,
-            self._settings,
+            self._settings.for_plugin(prepared.plugin_id),
             self._environ,
             self._log_of(prepared.plugin_id),
             self.target,

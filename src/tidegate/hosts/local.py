@@ -67,6 +67,9 @@ class LocalInstance:
         self.opened = 0
         self.started_at = SYSTEM_CLOCK.monotonic()
         self.ready_after = 0.0
+        self.idle_since = self.started_at
+        self.abandoned = 0
+        self._silent_since = 0.0
         self._settings = settings
         self._environ = environ
         self._on_gone = on_gone
@@ -171,7 +174,7 @@ class LocalInstance:
         """Begin a session (``instance.Instance.open``)."""
         head = call.head
         assert isinstance(head, PluginHead)  # noqa: S101 - the host routes by this very type
-        if not self._usable():
+        if not self.usable:
             return False
         session_id = head.session
         if session_id in self.sessions.ports:
@@ -193,12 +196,27 @@ class LocalInstance:
                 retry_after=1,
             )
             call.fail(error.as_json())
+        elif not self._silent_since:
+            self._silent_since = SYSTEM_CLOCK.monotonic()
         return True
 
-    def _usable(self) -> bool:
+    @property
+    def usable(self) -> bool:
+        """Whether it takes sessions: ready, alive and listening."""
         return self.state is State.READY and self._child.exit is None and not self._writer.broken
 
+    def stalled(self, limit: float) -> bool:
+        """Whether calls were given to it ``limit`` seconds ago and no session said anything since.
+
+        Not while it waits for us (a back-call), and never with ``limit`` 0.
+        """
+        since = self._silent_since
+        if not since or not limit or SYSTEM_CLOCK.monotonic() - since <= limit:
+            return False
+        return not self._talk.backcalls
+
     def _forget(self, session_id: str, reason: CallFailed | None = None) -> None:
+        self.abandoned += 1
         self.sessions.forget(session_id)
         self._writer.discard(session_id)
         self._left(session_id, reason)
@@ -211,7 +229,10 @@ class LocalInstance:
         self._deadlines.discard(session_id)
         self._talk.session_over(session_id, reason)
         if not self.sessions.ports:
+            self.idle_since = SYSTEM_CLOCK.monotonic()
             self._empty.set()
+            if reason is None:  # a call whose time is over says that something is wrong
+                self._silent_since = 0.0
 
     def _expire(self, session_id: str) -> None:
         call = self.sessions.ports.get(session_id)
@@ -252,6 +273,7 @@ class LocalInstance:
         try:
             dirty = self.sessions.receive(data)
             if dirty:
+                self._silent_since = 0.0
                 flush(dirty)  # type: ignore[arg-type]
                 wait_writable(dirty)  # type: ignore[arg-type]
         except Exception:
@@ -260,7 +282,8 @@ class LocalInstance:
 
     def _heard(self) -> None:
         if self.state is State.STARTING:
-            self.ready_after = SYSTEM_CLOCK.monotonic() - self.started_at
+            self.idle_since = SYSTEM_CLOCK.monotonic()
+            self.ready_after = self.idle_since - self.started_at
             self._become(State.READY)
             self._decided.set()
 

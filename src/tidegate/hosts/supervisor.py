@@ -3,11 +3,13 @@
     IDLE --call--> STARTING --ready--> UP --process died--> IDLE (or STARTING, when calls wait)
       ^               |                 |
       |               +--failed---------|---> IDLE, after too many deaths QUARANTINED
-      +-----------------stop------------+
+      +----------idle, or stop----------+
 
-A call that comes while the plugin is not up waits in line, up to the start limit; the one starter
-greenlet prepares, starts, waits for readiness and hands the line over. Failures go to everybody
-who waits, at once and with the reason. No greenlet exists while a plugin is up or idle.
+A call goes to the instance with the fewest sessions. One that comes while the plugin is not up
+waits in line, up to the start limit; one that finds every session taken waits for a free one. The
+one starter greenlet prepares, starts, waits for readiness and lets the line in. Failures go to
+everybody who waits, at once and with the reason. No greenlet exists while a plugin is up or idle;
+what has to be looked at from time to time, ``care`` looks at.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 import gevent
+from gevent import get_hub
 from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments import Progress
 from tidegate.errors import CallFailed, PluginStartFailed, TidegateError
+from tidegate.hosts.admission import Admission
 from tidegate.hosts.instance import State
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
@@ -51,7 +55,10 @@ class Phase(enum.Enum):
 
 @final
 class Supervisor:
-    """One plugin of this host. Made by ``PluginHost`` for an identifier's first call."""
+    """One plugin of this host. Made by ``PluginHost`` for an identifier's first call.
+
+    ``settings`` are this plugin's (``Settings.for_plugin``).
+    """
 
     def __init__(
         self,
@@ -61,22 +68,33 @@ class Supervisor:
         slots: BoundedSemaphore,
         make: Callable[[Prepared, Callable[[LocalInstance], None]], LocalInstance],
         on_unknown: Callable[[Supervisor], None],
+        admission: Admission | None = None,
     ) -> None:
         """``make`` makes an instance; ``on_unknown`` hears when there is no such package."""
         self.identifier = identifier
+        self.settings = settings
         self.restarts = Restarts(settings.tidegate_quarantine)
         self.starts = 0
+        self.refused = 0
         self.last_error = ""
-        self.instance: LocalInstance | None = None
+        self.sessions = 0
+        self.pool: list[LocalInstance] = []
         self._provision = provision
-        self._settings = settings
         self._slots = slots
         self._make = make
         self._on_unknown = on_unknown
-        self._line = WaitingLine(settings.tidegate_start_limit, lambda: self._doing)
+        self._admission = admission or Admission(settings.tidegate_tenant_sessions)
+        self._line = WaitingLine(
+            settings.tidegate_start_limit,
+            lambda: self._doing,
+            wait=settings.tidegate_admission_wait,
+            size=settings.tidegate_admission_queue,
+        )
+        self._pump_asked = False
         self._starting: AsyncResult | None = None
         self._starter: gevent.Greenlet | None = None
         self._candidate: LocalInstance | None = None
+        self._outgoing: set[LocalInstance] = set()
         self._leaving: set[LocalInstance] = set()
         self._listeners: list[Progress] = []
         self._stopped = False
@@ -86,15 +104,77 @@ class Supervisor:
     # ------------------------------------------------------------------ calls
 
     def open(self, call: ServerCall) -> None:
-        """Begin a session, now or when the plugin is up. Never waits (``link.Handler.opened``)."""
-        if self.instance is not None and self.instance.open(call):
+        """Begin a session, now or when there is one. Never waits (``link.Handler.opened``)."""
+        if not self._line and self._admit(call):
             return
-        refusal = self._refusal()
+        serving = any(self._serves(one) for one in self.pool)
+        refusal = None if serving else self._refusal()
         if refusal is not None:
             call.fail(refusal.as_json())
             return
-        self._line.add(call)
-        self._ensure_starting()
+        self._line.add(call, crowded=serving)
+        if serving:
+            self._pump()
+        else:
+            self._ensure_starting()
+
+    def _admit(self, call: ServerCall) -> bool:
+        """Give ``call`` a session. False, and untouched, when there is none for it now."""
+        tenant = call.head.tenant  # type: ignore[union-attr]
+        if not (self._has_room() and self._admission.may(tenant)):
+            return False
+        self.sessions += 1
+        self._admission.entered(tenant)
+        call.on_over = self._over
+        while (instance := self._pick()) is not None:
+            if instance.open(call):
+                return True
+        call.on_over = None
+        self.sessions -= 1
+        self._admission.left(tenant)
+        return False
+
+    def _over(self, call: ServerCall) -> None:
+        self.sessions -= 1
+        self._admission.left(call.head.tenant)  # type: ignore[union-attr]
+        if self._line:
+            self._ask_pump()
+
+    def _has_room(self) -> bool:
+        cap = self.settings.tidegate_plugin_sessions
+        return not cap or self.sessions < cap
+
+    def _pick(self) -> LocalInstance | None:
+        """The instance with the fewest sessions that takes one more."""
+        pool = self.pool
+        if len(pool) == 1:
+            return pool[0] if self._takes(pool[0]) else None
+        return min(filter(self._takes, pool), key=lambda one: one.load, default=None)
+
+    def _takes(self, instance: LocalInstance) -> bool:
+        cap = self.settings.tidegate_instance_sessions
+        return (not cap or instance.load < cap) and self._serves(instance)
+
+    def _serves(self, instance: LocalInstance) -> bool:
+        return instance.usable and not instance.stalled(self.settings.tidegate_stall_limit)
+
+    def _ask_pump(self) -> None:
+        # Not here: this may be the middle of an instance's own work on its sessions.
+        if not self._pump_asked:
+            self._pump_asked = True
+            get_hub().loop.run_callback(self._pump)
+
+    def _pump(self) -> None:
+        """Let in who waits, as long as there are sessions to give. Runs in the hub as well."""
+        self._pump_asked = False
+        while self._line and self._has_room() and self._pick() is not None:
+            call = self._line.next(self._admission.may)
+            if call is None:
+                self._admission.remind(self._ask_pump)
+                return
+            if not self._admit(call):
+                self._line.add(call, crowded=True)
+                return
 
     def _refusal(self) -> CallFailed | None:
         if self._stopped:
@@ -104,11 +184,16 @@ class Supervisor:
     # ------------------------------------------------------------------ life
 
     @property
+    def instance(self) -> LocalInstance | None:
+        """The first of the instances that calls go to."""
+        return self.pool[0] if self.pool else None
+
+    @property
     def phase(self) -> Phase:
         """Where the plugin is now."""
         if self._stopped:
             return Phase.STOPPED
-        if self.instance is not None and self.instance.state is State.READY:
+        if any(one.state is State.READY for one in self.pool):
             return Phase.UP
         if self._starter is not None:
             return Phase.STARTING
@@ -116,14 +201,19 @@ class Supervisor:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for the plugin to be up."""
+        """Calls that wait for the plugin to be up, or for a session."""
         return len(self._line)
 
     @property
     def instances(self) -> list[LocalInstance]:
-        """Every process that lives: the one in use, one that starts, those that drain."""
-        own = [self.instance, self._candidate, *self._leaving]
+        """Every process that lives: those in use, one that starts, those that drain."""
+        own = [*self.pool, self._candidate, *self._leaving]
         return [one for one in own if one is not None]
+
+    @property
+    def starting(self) -> bool:
+        """Whether an instance is on its way."""
+        return self._starter is not None
 
     def ensure_up(self, progress: Progress | None = None) -> None:
         """Wait until the plugin is up; TidegateError with the reason when it does not come up.
@@ -143,7 +233,33 @@ class Supervisor:
         TidegateError when the new one does not come up; the old one then goes on.
         """
         self.restarts.forgive()
+        self._outgoing.update(self.pool)
         self._await_start(progress)
+
+    def more(self, why: str) -> None:
+        """Start one more instance, unless one is on its way or the plugin must not start."""
+        if self._starter is None and self._refusal() is None:
+            log.info("one more instance", plugin=self.identifier, why=why)
+            self._ensure_starting()
+
+    def replace(self, instance: LocalInstance, why: str) -> None:
+        """Start an instance that takes the place of this one, which then ends its calls and goes.
+
+        Called by ``care``, again and again when it likes; no call is lost by it.
+        """
+        if instance in self._outgoing or self._refusal() is not None:
+            return
+        log.info("instance replaced", plugin=self.identifier, pid=instance.pid, why=why)
+        self._outgoing.add(instance)
+        self._ensure_starting()
+
+    def retire(self, instance: LocalInstance) -> None:
+        """Route nothing more to ``instance``; it ends its calls and goes."""
+        if instance in self.pool:
+            self.pool.remove(instance)
+            if instance.state is State.READY:
+                self._leaving.add(instance)
+                gevent.spawn(instance.drain, float(self.settings.plugin_max_execution_timeout))
 
     def stop(self, grace: float) -> None:
         """Take no more calls, let open ones end for ``grace`` seconds, end every process.
@@ -202,7 +318,7 @@ class Supervisor:
     def _bring_up(self) -> LocalInstance:
         prepared = self._provision.prepare(self.identifier, self._progress)
         self._progress("start", "starting the plugin")
-        limit = self._settings.tidegate_start_limit
+        limit = self.settings.tidegate_start_limit
         end = SYSTEM_CLOCK.monotonic() + limit
         self._slots.acquire()
         try:
@@ -233,13 +349,14 @@ class Supervisor:
         return instance
 
     def _switch_to(self, instance: LocalInstance) -> None:
-        """Route to ``instance``; the one before it, if any, ends its calls and goes."""
-        old, self.instance = self.instance, instance
-        for call in self._line.take():
-            self.open(call)
-        if old is not None and old.state is State.READY:
-            self._leaving.add(old)
-            gevent.spawn(old.drain, float(self._settings.plugin_max_execution_timeout))
+        """Route to ``instance`` as well; those whose place it takes end their calls and go."""
+        self.pool.append(instance)
+        outgoing, self._outgoing = self._outgoing, set()
+        for old in outgoing:
+            self.retire(old)
+        self._pump()
+        if len(self.pool) < self.settings.tidegate_instances_min:
+            self._ensure_starting()
 
     def _start_failed(self, error: TidegateError, outcome: AsyncResult) -> None:
         if isinstance(error, PackageUnknown):
@@ -253,7 +370,9 @@ class Supervisor:
         failure: Any = error
         if not isinstance(error, CallFailed):
             failure = PluginStartFailed(error.message, **error.details)
-        self._line.fail(failure)
+        self._outgoing.clear()
+        if not self.pool:
+            self._line.fail(failure)
         outcome.set_exception(failure)
 
     def _gone(self, instance: LocalInstance) -> None:
@@ -264,17 +383,19 @@ class Supervisor:
             self.restarts.died(ready=instance.ready_after > 0, lived=lived, served=instance.served)
             self.last_error = f"{instance.exit}: {instance.last_words()}".strip(": ")
             log.warning("plugin died", plugin=self.identifier, exit=instance.exit, lived=lived)
-        if instance is self.instance:
-            self.instance = None
-            if self._line or (instance.opened and not self._stopped):
+        self._outgoing.discard(instance)
+        if instance in self.pool:
+            self.pool.remove(instance)
+            few = len(self.pool) < self.settings.tidegate_instances_min
+            if (self._line and not self.pool) or (few and instance.opened and not self._stopped):
                 self._restart_after_death()
 
     def _restart_after_death(self) -> None:
         refusal = self._refusal()
-        if refusal is not None:
-            self._line.fail(refusal)
-        else:
+        if refusal is None:
             self._ensure_starting()
+        elif not self.pool:
+            self._line.fail(refusal)
 
     def _progress(self, step: str, message: str) -> None:
         self._doing = f"{step}: {message}"

@@ -57,11 +57,12 @@ class ServerCall:
 
     The handler sets ``on_cancel``; it is called at most once, from the connection's reader, when
     the caller gave up or its connection is gone - never after the call was ended from this side.
+    ``on_over`` is called once when the call is over, whoever ended it; it must not wait.
     """
 
     __slots__ = (
         "_backlog", "_connection", "_ended", "buffer", "closed", "closing", "head", "number",
-        "on_cancel", "payload",
+        "on_cancel", "on_over", "payload",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class ServerCall:
         self.closing: bytes | None = None
         self.closed = False
         self.on_cancel: Callable[[], None] | None = None
+        self.on_over: Callable[[ServerCall], None] | None = None
 
     def send(self, chunk: bytes) -> None:
         """One chunk (JSON text without a newline), flushed at once."""
@@ -97,6 +99,8 @@ class ServerCall:
         if not self.closed:
             self.closed = True
             self.closing = error
+            if self.on_over is not None:
+                self.on_over(self)
 
     def finish(self) -> None:
         """The normal end: what is buffered, then END."""
@@ -115,6 +119,8 @@ class ServerCall:
             self.buffer = []
             if self.on_cancel is not None:
                 self.on_cancel()
+            if self.on_over is not None:
+                self.on_over(self)
 
     def _frames(self) -> list[bytes | memoryview]:
         """Everything that this call has to say now, as frames."""
@@ -143,6 +149,8 @@ class ServerCall:
         parts = self._frames()
         if self.on_cancel is not None:
             self.on_cancel()
+        if self.on_over is not None:
+            self.on_over(self)
         return parts
 
 

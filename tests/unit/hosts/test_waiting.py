@@ -23,10 +23,10 @@ class Connection:
     def write(self, parts):
         self.sent.append(b"".join(parts))
 
-    def call(self, session, seconds=60.0):
+    def call(self, session, seconds=60.0, tenant="t"):
         head = PluginHead(
             plugin="acme/x:1", session=session, type="tool", action="invoke_tool",
-            tenant="t", seconds=seconds, owner="caller",
+            tenant=tenant, seconds=seconds, owner="caller",
         )  # fmt: skip
         return ServerCall(self, len(self.sent) + 1, head, b"")
 
@@ -98,3 +98,46 @@ def test_one_session_waits_once(line, connection):
     line.add(connection.call("a"))
     assert connection.errors()[0]["error_type"] == "CallFailed"
     assert len(line) == 1
+
+
+def tenants(line):
+    return [call.head.tenant for call in line.take()]
+
+
+def test_T_B5_tenants_are_served_in_turn(line, connection):
+    for number in range(4):
+        line.add(connection.call(f"a{number}", tenant="a"))
+    line.add(connection.call("b0", tenant="b"))
+    line.add(connection.call("c0", tenant="c"))
+    line.add(connection.call("b1", tenant="b"))
+    assert tenants(line) == ["a", "b", "c", "a", "b", "a", "a"]
+
+
+def test_T_B5_a_tenant_that_may_not_is_passed_over_and_keeps_its_place(line, connection):
+    for name in ("a0", "a1", "b0"):
+        line.add(connection.call(name, tenant=name[0]))
+    assert line.next(lambda tenant: tenant != "a").head.session == "b0"
+    assert line.next(lambda tenant: tenant != "a") is None
+    assert [call.head.session for call in line.take()] == ["a0", "a1"]
+
+
+def test_T_B5_a_full_line_refuses_who_has_his_share_and_takes_who_has_not(connection):
+    line = WaitingLine(5.0, lambda: "", size=10)
+    for number in range(11):
+        line.add(connection.call(f"a{number}", tenant="a"))
+    (error,) = connection.errors()
+    assert error["error_type"] == "Overloaded"
+    assert error["args"]["retry_after"] >= 1
+    line.add(connection.call("b", tenant="b"))
+    assert tenants(line)[:2] == ["a", "b"]
+    line.close()
+
+
+def test_T_B5_who_waits_for_a_session_is_refused_as_overloaded(connection):
+    line = WaitingLine(60.0, lambda: "", wait=0.1)
+    line.add(connection.call("a"), crowded=True)
+    gevent.sleep(0.4)
+    (error,) = connection.errors()
+    assert error["error_type"] == "Overloaded"
+    assert "TIDEGATE_ADMISSION_WAIT" in error["message"]
+    line.close()
