@@ -148,6 +148,7 @@ class Running:
         *,
         seconds: float = WAIT,
         session: str = "",
+        tenant: str = "t",
         **parameters: object,
     ) -> Answer:
         """Open a session of the misbehaving plugin."""
@@ -170,7 +171,7 @@ class Running:
             session=session,
             type="tool",
             action="invoke_tool",
-            tenant="t",
+            tenant=tenant,
             seconds=seconds,
             owner="caller",
         )

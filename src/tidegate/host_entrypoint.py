@@ -39,6 +39,7 @@ def main() -> None:
         boot.serve(COMMAND)
         stop = _stop_event()
         host.sweep()
+        host.start()
         server.start()
     fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
     fingerprint.keep("host", settings.home)
@@ -53,15 +54,18 @@ def main() -> None:
 def compose(settings: Settings) -> tuple[Any, Any]:
     """Put the host's rooms together: the plugin host and the server that callers reach it by."""
     from tidegate.environments import Environments
-    from tidegate.hosts import PluginHost
+    from tidegate.hosts import Debugging, PluginHost
     from tidegate.link.server import LinkServer
+    from tidegate.storage import Database
     from tidegate.storage.blobs import open_blobs
     from tidegate.telemetry.logs import configure_logging
 
     configure_logging(settings)
     environments = Environments(settings)
     blobs = open_blobs(settings)
-    host = PluginHost(settings, blobs, environments, _target(settings, blobs))
+    database = Database(settings)
+    target = _target(settings, database, blobs)
+    host = PluginHost(settings, blobs, environments, target)
     server = LinkServer(
         host,
         key=link_key(settings),
@@ -69,18 +73,19 @@ def compose(settings: Settings) -> tuple[Any, Any]:
         tcp=settings.tidegate_link_tcp,
     )
     host.notify = server.notify
+    host.runtimes = [
+        Debugging(settings, database, blobs, target, log_of=host.log_of, notify=server.notify)
+    ]
     host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
 
 
-def _target(settings: Settings, blobs: Any) -> Any:
+def _target(settings: Settings, database: Any, blobs: Any) -> Any:
     """Who answers back-calls: Dify or Tidegate itself; the plugin storage is ours in any case."""
     from tidegate.backcalls import open_target
     from tidegate.backcalls.plugin_storage import PluginStorage
     from tidegate.doors.plugins import open_own_answers
-    from tidegate.storage import Database
 
-    database = Database(settings)
     own = open_own_answers(settings, database) if settings.backcalls == "self" else None
     return open_target(settings, storage=PluginStorage(settings, database, blobs), own=own)
 

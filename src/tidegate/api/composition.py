@@ -11,6 +11,7 @@ from tidegate.api.own_routes import own_routes
 from tidegate.api.streaming import OpenStreams
 from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
+from tidegate.doors.dify.debugging import debugging_routes
 from tidegate.doors.routes import RouteTable
 from tidegate.doors.services import Services
 from tidegate.installs import Catalogue, Installer, LinkedHost
@@ -73,6 +74,7 @@ def application_for(services: Services, drain: Drain) -> Application:
         [
             *own_routes(settings, services.calls, load, live),
             *dify_routes(services, dispatcher),
+            *debugging_routes(services),
         ]
     )
     services.calls.start()

@@ -4,9 +4,10 @@
 ``Instance`` is one running process (``LocalInstance``), the contract is in ``instance``.
 """
 
+from tidegate.hosts.debugging import Debugging
 from tidegate.hosts.host import PluginHost
 from tidegate.hosts.instance import Instance, State
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.supervisor import Phase, Supervisor
 
-__all__ = ["Instance", "LocalInstance", "Phase", "PluginHost", "State", "Supervisor"]
+__all__ = ["Debugging", "Instance", "LocalInstance", "Phase", "PluginHost", "State", "Supervisor"]

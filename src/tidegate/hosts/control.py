@@ -25,6 +25,7 @@ import msgspec
 
 from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
+from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.status import figures_of, status_of
 from tidegate.hosts.supervisor import Phase
 from tidegate.ids import PluginIdentifier
@@ -71,7 +72,7 @@ class Control:
         deadline = gevent.Timeout(head.seconds)
         deadline.start()
         try:
-            self._operations.get(head.op, _unknown)(call, head.params)
+            self._operation(head.op)(call, head.params)
             call.finish()
         except TidegateError as error:
             call.fail(error.as_json())
@@ -84,6 +85,13 @@ class Control:
             call.fail(TidegateError(f"{head.op}: {error!r}").as_json())
         finally:
             deadline.close()
+
+    def _operation(self, name: str) -> Operation:
+        """A runtime's own operation comes before the host's of the same name."""
+        for runtime in self._host.runtimes:
+            if name in runtime.operations:
+                return runtime.operations[name]
+        return self._operations.get(name, _unknown)
 
     def _install(self, call: ServerCall, params: dict[str, Any]) -> None:
         identifier = _identifier(params)
@@ -127,6 +135,10 @@ class Control:
         for supervisor in self._host.supervisors:
             if wanted in (None, "", supervisor.identifier):
                 _send(call, status_of(supervisor))
+        for runtime in self._host.runtimes:
+            for status in runtime.status():
+                if wanted in (None, "", status["identifier"]):
+                    _send(call, status)
 
     def _figures(self, call: ServerCall, params: dict[str, Any]) -> None:
         _send(call, figures_of(self._host.supervisors))

@@ -18,6 +18,7 @@ from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.provision import Packages, Provision
+from tidegate.hosts.runtimes import Runtime
 from tidegate.hosts.supervisor import Supervisor
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
@@ -49,6 +50,8 @@ class PluginHost:
         self.fingerprint: Callable[[], dict[str, Any]] = dict
         self._settings = settings
         self.target = target
+        #: Asked before any supervisor, in order; filled by the entry file.
+        self.runtimes: list[Runtime] = []
         self._environ = dict(os.environ if environ is None else environ)
         self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
         self._admission = Admission(settings.tidegate_tenant_sessions)
@@ -63,6 +66,9 @@ class PluginHost:
         if not isinstance(head, PluginHead):
             self._control.opened(call)
             return
+        for runtime in self.runtimes:
+            if runtime.opened(call):
+                return
         supervisor = self._supervisors.get(head.plugin)
         if supervisor is None:
             try:
@@ -101,6 +107,11 @@ class PluginHost:
         """Delete what a host that was killed left half-made. Called once, before the first call."""
         self.provision.sweep()
 
+    def start(self) -> None:
+        """Begin to serve in the other runtimes. Called once, before the first call."""
+        for runtime in self.runtimes:
+            runtime.start()
+
     def stop_plugin(self, identifier: str, grace: float) -> bool:
         """Stop one plugin: no more calls, ``grace`` seconds for open ones. False if none ran."""
         supervisor = self._supervisors.get(identifier)
@@ -114,7 +125,8 @@ class PluginHost:
     def stop(self, grace: float) -> None:
         """End every plugin; open calls get ``grace`` seconds. Called when the host stops."""
         self._stopping = True
-        gevent.joinall([gevent.spawn(one.stop, grace) for one in self.supervisors])
+        stops = [one.stop for one in self.runtimes] + [one.stop for one in self.supervisors]
+        gevent.joinall([gevent.spawn(stop, grace) for stop in stops])
         self._supervisors.clear()
         for plugin_log in self._logs.values():
             plugin_log.close()
@@ -124,7 +136,7 @@ class PluginHost:
             prepared,
             self._settings.for_plugin(prepared.plugin_id),
             self._environ,
-            self._log_of(prepared.plugin_id),
+            self.log_of(prepared.plugin_id),
             self.target,
             on_gone,
         )
@@ -134,7 +146,8 @@ class PluginHost:
         if self._supervisors.get(supervisor.identifier) is supervisor:
             del self._supervisors[supervisor.identifier]
 
-    def _log_of(self, plugin_id: str) -> PluginLog:
+    def log_of(self, plugin_id: str) -> PluginLog:
+        """The log of a plugin, whatever it runs in."""
         known = self._logs.get(plugin_id)
         if known is None:
             path = self._settings.home.logs / "plugins" / f"{plugin_id}.log"

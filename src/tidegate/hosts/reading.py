@@ -12,7 +12,7 @@ import fcntl
 import struct
 import termios
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import gevent
 
@@ -27,7 +27,14 @@ _REST: Final = 0.001
 _now = SYSTEM_CLOCK.monotonic
 
 
-def read_all(pipe: ReadEnd, take: Callable[[bytes], None]) -> None:
+class Source(Protocol):
+    """What can be read until it ends: a pipe, a connection."""
+
+    def read(self, size: int) -> bytes:
+        """What is there, ``size`` bytes at most; waits for the first. Empty at the end."""
+
+
+def read_all(pipe: Source, take: Callable[[bytes], None]) -> None:
     """Give ``take`` what comes until the pipe ends. Body of a reader greenlet."""
     read = pipe.read
     streak = 0

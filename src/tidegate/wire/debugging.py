@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import re
 from typing import Final, final
 
 import msgspec
@@ -37,7 +38,8 @@ MOST_DECLARED: Final = 64 << 20
 #: Most bytes of all assets together.
 MOST_ASSETS: Final = 50 << 20
 _MOST_FILES: Final = 2000
-_MOST_NAME: Final = 255
+#: A file directly in ``_assets/``: no folders, nothing that moves a cursor.
+_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 
 #: Message type -> kind of provider, and the words for it in errors.
 KINDS: Final[dict[str, tuple[str, str]]] = {
@@ -197,9 +199,9 @@ class Registration:
             chunk = _decode_chunk(data)
         except _UNREADABLE as error:
             raise RegistrationRefused(f"transfer assets failed, error: {error}") from None
-        if not 0 < len(chunk.filename) <= _MOST_NAME or not chunk.data:
+        if _NAME.fullmatch(chunk.filename) is None or not chunk.data:
             raise RegistrationRefused(
-                "transfer assets failed, error: a chunk needs a filename and data"
+                "transfer assets failed, error: a chunk needs a plain filename and data"
             )
         if self._asset_bytes + len(chunk.data) > MOST_ASSETS:
             raise RegistrationRefused("assets too large, at most 50MB")

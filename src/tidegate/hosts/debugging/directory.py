@@ -1,0 +1,146 @@
+"""Which debugged plugins are connected here, in memory and as rows.
+
+A tenant's plugin may be connected more than once: after a restart whose old connection nobody
+has seen end, or from two desks. The newest one gets the calls; when it goes, the one before it
+gets them again. Rows follow memory: :meth:`Directory._settle` writes what is true now, whoever
+came or went meanwhile, so that a late end cannot undo a newer beginning (D-66).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, final
+
+import gevent
+import msgspec
+from gevent.lock import BoundedSemaphore
+
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.errors import StorageUnavailable
+from tidegate.hosts.debugging.instance import DebugInstance
+from tidegate.ids import plugin_id_of
+from tidegate.storage import Database, debug_sessions
+from tidegate.telemetry.logs import get_log
+
+log = get_log("hosts")
+
+#: Seconds between two signs of life of this host's rows.
+RENEW_EVERY: Final = 60.0
+#: Rows of a host that has given no sign for so long are taken back by any other.
+LOST_AFTER: Final = timedelta(minutes=5)
+_RETRY: Final = 2.0
+
+
+@final
+class Directory:
+    """One per host. ``owner`` names this host in rows, ``notify`` tells every peer."""
+
+    def __init__(self, database: Database, owner: str, notify: Callable[[bytes], None]) -> None:
+        self._database = database
+        self._owner = owner
+        self._notify = notify
+        self._lock = BoundedSemaphore()
+        self._connected: dict[tuple[str, str], list[DebugInstance]] = {}
+        self._declarations: dict[str, str] = {}
+        self._by_identifier: dict[str, DebugInstance] = {}
+
+    def find(self, identifier: str) -> DebugInstance | None:
+        """The connection that serves this version. A dictionary look-up."""
+        return self._by_identifier.get(identifier)
+
+    @property
+    def instances(self) -> list[DebugInstance]:
+        """Every connection, also those that get no calls."""
+        return [one for stack in self._connected.values() for one in stack]
+
+    def of_tenant(self, tenant: str) -> tuple[list[DebugInstance], list[DebugInstance]]:
+        """Connections of one tenant: (those that get calls, those behind a newer one)."""
+        stacks = [stack for (owner, _), stack in self._connected.items() if owner == tenant]
+        return [stack[-1] for stack in stacks], [one for stack in stacks for one in stack[:-1]]
+
+    def add(self, instance: DebugInstance, declaration: str) -> None:
+        """Calls go to ``instance`` from now on. StorageUnavailable when nobody can be told."""
+        key = _key(instance)
+        self._connected.setdefault(key, []).append(instance)
+        self._declarations[instance.identifier] = declaration
+        self._by_identifier[instance.identifier] = instance
+        try:
+            self._settle(key, instance.identifier)
+        except StorageUnavailable:
+            self.remove(instance)
+            raise
+
+    def remove(self, instance: DebugInstance) -> None:
+        """The connection is gone. Never raises: rows that cannot be written are tried again."""
+        key = _key(instance)
+        stack = self._connected.get(key, [])
+        if instance not in stack:
+            return
+        stack.remove(instance)
+        if not stack:
+            del self._connected[key]
+        self._unroute(instance, stack)
+        self._settle_later(key, instance.identifier)
+
+    def sweep(self) -> None:
+        """Put back what an earlier life of this host left behind. Called once, at the start."""
+        with self._database.write() as conn:
+            left = debug_sessions.disconnect_all(conn, self._owner)
+        for row in left:
+            log.info("debugged plugin of an earlier run removed", plugin=row.identifier)
+
+    def keep_alive(self) -> None:
+        """Body of a greenlet: renew own rows, take back those of hosts that are lost."""
+        while True:
+            gevent.sleep(RENEW_EVERY)
+            try:
+                self._renew()
+            except StorageUnavailable as error:
+                log.warning("debugging rows not renewed", error=error.message)
+
+    def _renew(self) -> None:
+        with self._database.write() as conn:
+            renewed = debug_sessions.renew(conn, self._owner) if self._connected else 0
+            debug_sessions.disconnect_lost(conn, SYSTEM_CLOCK.now() - LOST_AFTER)
+        if renewed < len(self._connected):
+            for key, stack in list(self._connected.items()):
+                self._settle(key, stack[-1].identifier)
+
+    def _unroute(self, instance: DebugInstance, others: list[DebugInstance]) -> None:
+        """Compare and delete: another connection may have the same identifier."""
+        identifier = instance.identifier
+        same = [one for one in others if one.identifier == identifier]
+        if same:
+            self._by_identifier[identifier] = same[-1]
+        elif self._by_identifier.get(identifier) is instance:
+            del self._by_identifier[identifier]
+            self._declarations.pop(identifier, None)
+
+    def _settle_later(self, key: tuple[str, str], gone: str) -> None:
+        try:
+            self._settle(key, gone)
+        except StorageUnavailable as error:
+            log.warning("debugging rows not written, trying again", error=error.message)
+            gevent.spawn_later(_RETRY, self._settle_later, key, gone)
+
+    def _settle(self, key: tuple[str, str], identifier: str) -> None:
+        """Write the rows as memory is now. ``identifier`` came or went."""
+        tenant, _ = key
+        with self._lock:
+            stack = self._connected.get(key)
+            with self._database.write() as conn:
+                if stack:
+                    newest = stack[-1].identifier
+                    text = self._declarations[newest]
+                    now: int | None = debug_sessions.connect(
+                        conn, tenant, newest, text, self._owner
+                    )
+                else:
+                    now = debug_sessions.disconnect(conn, tenant, identifier)
+        if now is not None:
+            self._notify(msgspec.json.encode({"generation": now}))
+
+
+def _key(instance: DebugInstance) -> tuple[str, str]:
+    return instance.tenant, plugin_id_of(instance.identifier)

@@ -1,0 +1,219 @@
+"""The TCP listener for developers, and the runtime that their plugins are to the host."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, final
+
+import gevent
+from gevent import socket as gsocket
+from gevent.pool import Group
+
+from tidegate.backcalls import Target
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.errors import StorageUnavailable
+from tidegate.hosts.debugging.admission import Admission, Limits
+from tidegate.hosts.debugging.connection import Connection, Workshop
+from tidegate.hosts.debugging.directory import Directory
+from tidegate.hosts.debugging.instance import DebugInstance
+from tidegate.hosts.plugin_log import PluginLog
+from tidegate.hosts.runtimes import Operation
+from tidegate.ids import is_uuid
+from tidegate.link import ServerCall
+from tidegate.settings import Settings
+from tidegate.storage import Database
+from tidegate.storage.blobs import BlobStore
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.heads import PluginHead
+
+log = get_log("hosts")
+
+#: Seconds between the tries to bind.
+_BIND_AGAIN: Final = (2.0, 4.0)
+# A peer that is gone without a word is noticed after a minute; one that stands at a breakpoint
+# goes on answering these, since its kernel does.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+
+
+@final
+class Debugging:
+    """A :class:`tidegate.hosts.runtimes.Runtime`. Made by the host's entry file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: BlobStore,
+        target: Target,
+        *,
+        log_of: Callable[[str], PluginLog],
+        notify: Callable[[bytes], None],
+        limits: Limits | None = None,
+    ) -> None:
+        """``log_of`` gives a plugin's log, ``notify`` tells every peer of the link."""
+        self._settings = settings
+        limits = limits or Limits(
+            connections=settings.plugin_remote_installing_max_conn,
+            per_tenant=settings.plugin_remote_installing_max_single_tenant_conn,
+        )
+        self.admission = Admission(limits)
+        self.directory = Directory(database, owner_of(settings), notify)
+        self._workshop = Workshop(
+            settings, database, blobs, target, self.directory, self.admission, limits, log_of
+        )
+        self._listener: Any = None
+        self._own = Group()
+        self._serving = Group()
+        self._connections: set[Connection] = set()
+
+    # ------------------------------------------------------------------ Runtime
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """It has none of its own."""
+        return {}
+
+    def start(self) -> None:
+        """Listen, if that is switched on. An address that cannot be had is a line in the log."""
+        try:
+            self.directory.sweep()
+        except StorageUnavailable as error:
+            log.error("debugging rows of an earlier run stay", error=error.message)
+        if self._settings.plugin_remote_installing_enabled:
+            self._own.spawn(self._listen)
+            self._own.spawn(self.directory.keep_alive)
+
+    def opened(self, call: ServerCall) -> bool:
+        """Take a call whose version is connected here."""
+        head = call.head
+        if not isinstance(head, PluginHead):
+            return False
+        instance = self.directory.find(head.plugin)
+        if instance is None or not _is_same(instance.tenant, head.tenant):
+            return False
+        return instance.open(call)
+
+    def status(self) -> Iterable[dict[str, Any]]:
+        """One dict per connected plugin."""
+        return [_status(one) for one in self.directory.instances]
+
+    def stop(self, grace: float) -> None:
+        """No more connections; open calls get ``grace`` seconds, then everybody is hung up on."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        gevent.joinall([gevent.spawn(one.drain, grace) for one in self.directory.instances])
+        for connection in list(self._connections):
+            connection.hang_up()
+        self._serving.join(timeout=5)
+        self._serving.kill()
+        self._own.kill()
+
+    # ------------------------------------------------------------------ listening
+
+    @property
+    def port(self) -> int:
+        """Port of the listener; 0 while there is none."""
+        return int(self._listener.getsockname()[1]) if self._listener is not None else 0
+
+    def _listen(self) -> None:
+        host = self._settings.plugin_remote_installing_host or "127.0.0.1"
+        port = self._settings.plugin_remote_installing_port
+        for wait in (*_BIND_AGAIN, None):
+            try:
+                self._listener = _bind(host, port)
+                break
+            except OSError as error:
+                if wait is None:
+                    log.error(
+                        "no debugging: cannot listen; see PLUGIN_REMOTE_INSTALLING_HOST and _PORT",
+                        address=f"{host}:{port}",
+                        error=error.strerror or str(error),
+                    )
+                    return
+                gevent.sleep(wait)
+        log.info("debugging listens", address=f"{host}:{self.port}")
+        self._accept()
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is self._listener:
+            try:
+                sock, address = listener.accept()
+            except OSError as error:
+                if listener is not self._listener or error.errno == errno.EBADF:
+                    return
+                # Out of descriptors: wait until some come free, then go on accepting.
+                log.error("debugging cannot accept", error=str(error))
+                gevent.sleep(0.5)
+                continue
+            for option in _KEEPALIVE:
+                sock.setsockopt(*option)
+            self._serving.spawn(self._serve, Connection(self._workshop, sock, str(address[0])))
+
+    def _serve(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        try:
+            connection.run()
+        except Exception:
+            log.exception("debugging connection failed")
+        finally:
+            self._connections.discard(connection)
+
+
+def owner_of(settings: Settings) -> str:
+    """How rows name the host of this data folder: the same after a restart."""
+    return f"{socket.gethostname()}:{settings.home.root}"[-255:]
+
+
+def _is_same(tenant: str, asking: str) -> bool:
+    """Whether both are one tenant, in whatever form the caller writes it."""
+    if tenant == asking:
+        return True
+    return is_uuid(asking) and uuid.UUID(tenant) == uuid.UUID(asking)
+
+
+def _bind(host: str, port: int) -> gsocket.socket:
+    listener = gsocket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(256)
+    return listener
+
+
+def _status(instance: DebugInstance) -> dict[str, Any]:
+    return {
+        "identifier": instance.identifier,
+        "runtime": "remote",
+        "tenant": instance.tenant,
+        "phase": "up",
+        "waiting": 0,
+        "starts": 1,
+        "deaths": 0,
+        "quarantined_until": 0,
+        "last_error": "",
+        "instances": [
+            {
+                "pid": 0,
+                "state": instance.state.value,
+                "sessions": instance.load,
+                "served": instance.served,
+                "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
+                "ready_after": 0.0,
+                "memory_bytes": 0,
+            }
+        ],
+    }

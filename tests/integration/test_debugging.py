@@ -1,0 +1,68 @@
+"""Debugging with the real SDK in its remote mode, the whole way through the link."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.debugging import TENANT, DebugWorld, debugging_host
+
+PLUGIN = "tidegate/misbehave"
+
+
+@pytest.fixture
+def world(tmp_path):
+    with debugging_host(tmp_path) as made:
+        yield made
+
+
+def act(world: DebugWorld, identifier: str, deed: str, **given: object):
+    return world.call(identifier, deed, tenant=TENANT, **given)
+
+
+@pytest.mark.limit(120, "starts plugins with the real SDK, twice")
+def test_T36_a_debugged_plugin_is_callable_and_gone_when_its_process_is(world):
+    with world.sdk() as process:
+        identifier = world.connected(PLUGIN)
+        answer = act(world, identifier, "stream", count=50).wait()
+        assert answer.texts == [f"{number} " for number in range(50)]
+        hanging = act(world, identifier, "hang").first()
+        row = world.installation(PLUGIN)
+        assert (row.runtime_type, row.source, row.meta) == ("remote", "remote", {})
+        assert world.declaration(identifier)["tool"]["tools"]
+        process.child.kill()
+        began = time.monotonic()
+        assert hanging.wait().error == {
+            "error_type": "ConnectionClosedError",
+            "message": "Connection closed unexpectedly",
+            "args": {"plugin": identifier},
+        }
+        world.until(lambda: world.installation(PLUGIN) is None)
+        assert time.monotonic() - began < 1
+    with world.sdk():
+        again = world.connected(PLUGIN)
+        assert act(world, again, "echo", text="new").wait().texts == ["new"]
+
+
+@pytest.mark.limit(120, "starts a plugin with the real SDK")
+def test_T36_a_debugger_that_stops_the_process_loses_neither_connection_nor_registration(world):
+    with world.sdk() as process:
+        identifier = world.connected(PLUGIN)
+        instance = world.debugging.directory.find(identifier)
+        process.child.signal(signal.SIGSTOP)
+        late = act(world, identifier, "echo", text="late", seconds=1).wait()
+        assert late.error_type == "DeadlineExceeded"
+        waiting = act(world, identifier, "echo", text="patient")
+        process.child.signal(signal.SIGCONT)
+        assert waiting.wait().texts == ["patient"]
+        assert world.debugging.directory.find(identifier) is instance
+        assert instance.sessions.counters.late > 0
+
+
+@pytest.mark.limit(120, "starts a plugin with the real SDK")
+def test_a_wrong_key_gives_its_reason_to_the_terminal(world):
+    with world.sdk(key="11111111-2222-3333-4444-555555555555") as process:
+        world.until(lambda: b"handshake failed, invalid key" in process.output)
+        assert b"reset by peer" not in process.output
