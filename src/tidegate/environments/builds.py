@@ -104,6 +104,13 @@ class Environments:
         self._use(key, user)
         return found
 
+    def has(self, user: str) -> bool:
+        """Whether ``user`` has an environment that can be used. Quick: nothing is resolved."""
+        return any(
+            (users / user).exists() and self._existing(users.name.removesuffix(".users"))
+            for users in self._root.glob("*.users")
+        )
+
     def compile_folder(self, environment: Environment, folder: Path) -> None:
         """Byte-compile a plugin's own code. A file that does not compile is the plugin's affair."""
         extra = shlex.split(self._settings.python_compile_all_extra_args)

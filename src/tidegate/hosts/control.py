@@ -3,6 +3,7 @@
 | operation | params | answers | does |
 |-----------|--------|---------|------|
 | install | identifier | {step, message} … | builds what is missing, starts, waits for readiness |
+| prepare | identifier | {step, message} …, {built} | builds what is missing, starts nothing |
 | restart | identifier | {step, message} … | starts a new process, lets the old one drain |
 | stop    | identifier | {stopped} | takes no more calls, drains, ends the processes |
 | remove  | identifier | {removed} | stop, then deletes folder and unused environment |
@@ -53,6 +54,7 @@ class Control:
         self._host = host
         self._operations: Final = {
             "install": self._install,
+            "prepare": self._prepare,
             "restart": self._restart,
             "stop": self._stop,
             "remove": self._remove,
@@ -111,6 +113,13 @@ class Control:
             raise InstallFailed(
                 f"failed to launch plugin: {error.message}", **error.details
             ) from error
+
+    def _prepare(self, call: ServerCall, params: dict[str, Any]) -> None:
+        identifier = _identifier(params)
+        needed = not self._host.provision.is_built(identifier)
+        if needed:
+            self._host.provision.prepare(identifier, _reporter(call))
+        _send(call, {"built": needed})
 
     def _restart(self, call: ServerCall, params: dict[str, Any]) -> None:
         self._host.supervisor(_identifier(params)).restart(_reporter(call))

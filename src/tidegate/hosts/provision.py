@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol, final
 
 from gevent import get_hub
+from gevent.lock import BoundedSemaphore
 
 from tidegate.environments import Environments, Progress
 from tidegate.errors import (
@@ -58,17 +59,31 @@ class Provision:
         self._blobs = blobs
         self._environments = environments
         self._prepared: dict[str, Prepared] = {}
+        self._busy: dict[str, BoundedSemaphore] = {}
 
     def prepare(self, identifier: str, progress: Progress) -> Prepared:
         """Everything that a start needs, built where it is not there.
 
-        Called by supervisors, one at a time per identifier. Raises PackageUnknown when there
-        is no such package, PackageRejected, EnvironmentFailed.
+        Called by supervisors and by the control call of that name; at once they are one build.
+        Raises PackageUnknown when there is no such package, PackageRejected, EnvironmentFailed.
         """
+        busy = self._busy.setdefault(identifier, BoundedSemaphore(1))
+        if busy.locked():
+            progress("environment", "waiting: it is being built already")
+        with busy:
+            known = self._prepared.get(identifier)
+            if known is None or not _is_whole(known):
+                known = self._prepared[identifier] = self._prepare(identifier, progress)
+            return known
+
+    def is_built(self, identifier: str) -> bool:
+        """Whether folder and environment are on the disk. Quick; True promises a quick start."""
+        parsed = PluginIdentifier.parse(identifier)
         known = self._prepared.get(identifier)
-        if known is None or not _is_whole(known):
-            known = self._prepared[identifier] = self._prepare(identifier, progress)
-        return known
+        if known is not None and _is_whole(known):
+            return True
+        folder = self._settings.working_path / parsed.folder
+        return _read_facts(folder) is not None and self._environments.has(_user(parsed))
 
     def _prepare(self, identifier: str, progress: Progress) -> Prepared:
         parsed = PluginIdentifier.parse(identifier)
@@ -102,8 +117,11 @@ class Provision:
 
     def remove(self, identifier: str) -> None:
         """Delete the plugin's folder, and its environment when nobody else uses it."""
-        self._prepared.pop(identifier, None)
-        parsed = PluginIdentifier.parse(identifier)
+        with self._busy.setdefault(identifier, BoundedSemaphore(1)):
+            self._remove(PluginIdentifier.parse(identifier))
+
+    def _remove(self, parsed: PluginIdentifier) -> None:
+        self._prepared.pop(str(parsed), None)
         folder = self._settings.working_path / parsed.folder
         _facts_of(folder).unlink(missing_ok=True)
         if folder.exists():

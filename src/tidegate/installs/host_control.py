@@ -3,6 +3,7 @@
 | op | params | progress |
 |---|---|---|
 | ``install`` | ``identifier`` | ``{"step", "message"}``: unpack, environment, start, ready |
+| ``prepare`` | ``identifier`` | the first two steps of install, then ``{"built"}``: was it needed |
 | ``stop`` | ``identifier`` | anything; ends when the plugin's calls are over and it is gone |
 | ``remove`` | ``identifier`` | anything; working folder and environment are gone then |
 | ``changed`` | ``generation`` | nothing; the host tells every api process |

@@ -16,6 +16,7 @@ from tidegate.installs import payloads
 from tidegate.installs.builds import Builds
 from tidegate.installs.host_control import HostControl, announce
 from tidegate.installs.install_job import InstallJob
+from tidegate.installs.reconcile import Reconciler
 from tidegate.installs.retire_job import RetireJob
 from tidegate.installs.run import LEASE, FailPoint, Run, no_fail_point
 from tidegate.installs.shelf import Shelf
@@ -75,6 +76,14 @@ class JobRunner:
         self._builds = Builds(host, 60.0 * settings.plugin_install_timeout)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._stopping = Event()
+        self._reconciler = Reconciler(
+            database,
+            host,
+            self._shelf,
+            self._uploads,
+            seconds=60.0 * settings.plugin_install_timeout,
+            stopping=self._stopping,
+        )
 
     def run(self, job_id: str) -> None:
         """Carry one job out, unless it is finished or somebody holds it. Called by the task."""
@@ -106,6 +115,14 @@ class JobRunner:
                 job_rows.postpone(conn, job.id, job_rows.FIRST_LEASE)
             send_job(self._sender, job)
         return len(jobs)
+
+    def reconcile(self) -> int:
+        """Have the host build what is installed and not built there; how many were built.
+
+        Called at the worker's start and by the schedule; may take long, and one call at a time
+        does the work.
+        """
+        return self._reconciler.round()
 
     def clean(self) -> None:
         """Forget what is over, and say so where nothing happens. Called by the schedule."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+from tidegate.errors import BlobMissing
 from tidegate.settings import Settings
 from tidegate.storage.blobs import BlobStore, Layout
 
@@ -22,8 +23,14 @@ class Shelf:
         self._layout = Layout(settings)
 
     def package(self, identifier: str) -> bytes:
-        """An uploaded package; BlobMissing when it never was, BlobUnavailable when unsure."""
-        return self._blobs.load(self._layout.package(identifier))
+        """An uploaded package; BlobMissing when it never was, BlobUnavailable when unsure.
+
+        An installed one is taken from there when the uploaded one was cleared away.
+        """
+        try:
+            return self._blobs.load(self._layout.package(identifier))
+        except BlobMissing:
+            return self._blobs.load(self._layout.installed(identifier))
 
     def has_package(self, identifier: str) -> bool:
         """Whether it was uploaded once."""

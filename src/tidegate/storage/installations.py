@@ -155,9 +155,11 @@ def is_installed_anywhere(conn: Connection, identifier: str) -> bool:
 
 
 def installed_identifiers(conn: Connection, after: str, limit: int) -> list[str]:
-    """Versions that somebody has, by identifier, from the one after ``after`` on. For the host."""
+    """Versions that somebody has and this host runs, in order, from the one after ``after`` on."""
     column = table.c.plugin_unique_identifier
-    statement = select(column).where(column > after).distinct().order_by(column).limit(limit)
+    local = func.coalesce(table.c.runtime_type, "local").in_(("local", ""))
+    statement = select(column).where(column > after, local).distinct().order_by(column)
+    statement = statement.limit(limit)
     return [str(identifier) for identifier in conn.execute(statement).scalars()]
 
 

@@ -1,9 +1,9 @@
 """A host for tests of installations: does in this process what the test says.
 
-    host = ScriptedHost()
-    host.fail("install", EnvironmentFailed("no matching distribution"))
-    with host.held("install"): ...        # every install waits here until the block ends
-    host.count("install")
+host = ScriptedHost()
+host.fail("install", EnvironmentFailed("no matching distribution"))
+with host.held("install"): ...        # every install waits here until the block ends
+host.count("install")
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class ScriptedHost:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.cancelled: list[str] = []
+        self.built = False
+        """What ``prepare`` answers: whether something had to be built."""
         self.steps: tuple[dict[str, Any], ...] = INSTALL_STEPS
         self._gates: dict[str, Event] = {}
         self._failures: dict[str, list[Exception]] = {}
@@ -45,6 +47,8 @@ class ScriptedHost:
             self._wait(op, deadline)
             if self._failures.get(op):
                 raise self._failures[op].pop(0)
+            if op == "prepare":
+                yield {"built": self.built}
             done = True
         finally:
             if not done:

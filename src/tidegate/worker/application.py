@@ -13,9 +13,11 @@ from tidegate.worker.services import HostOf, Services
 
 RESUME: Final = "tidegate.schedule.resume"
 CLEAN: Final = "tidegate.schedule.clean"
+RECONCILE: Final = "tidegate.schedule.reconcile"
 
 _RESUME_EVERY: Final = 10.0
 _CLEAN_EVERY: Final = 30.0
+_RECONCILE_EVERY: Final = 60.0
 
 
 def build_celery(settings: Settings, host_of: HostOf | None = None) -> Celery:
@@ -28,6 +30,7 @@ def build_celery(settings: Settings, host_of: HostOf | None = None) -> Celery:
     app.conf.update(_worker_settings(settings))
     services = Services(settings, host_of)
     _add_tasks(app, services)
+    signals.worker_ready.connect(services.begin, weak=False)
     signals.worker_shutting_down.connect(services.stop, weak=False)
     return app
 
@@ -42,6 +45,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "beat_schedule": {
             RESUME: _every(RESUME, _RESUME_EVERY),
             CLEAN: _every(CLEAN, _CLEAN_EVERY),
+            RECONCILE: _every(RECONCILE, _RECONCILE_EVERY),
         },
     }
 
@@ -67,3 +71,8 @@ def _add_tasks(app: Celery, services: Services) -> None:
     def clean() -> None:
         """Tasks and jobs that are over are forgotten."""
         services.runner.clean()
+
+    @app.task(name=RECONCILE, shared=False)  # type: ignore[untyped-decorator]
+    def reconcile() -> None:
+        """What is installed and not built on this machine is built."""
+        services.runner.reconcile()

@@ -6,8 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, final
 
+import gevent
+
 from tidegate.installs import HostControl, JobRunner
 from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+
+log = get_log("worker")
 
 HostOf = Callable[[Settings], HostControl]
 """How the worker reaches the host; tests bring their own."""
@@ -31,10 +36,20 @@ class Services:
                 self._runner = self._make_runner()
             return self._runner
 
+    def begin(self, **_: Any) -> None:
+        """Called when the worker is ready: what this machine lacks is built, behind its back."""
+        gevent.spawn(self._reconcile)
+
     def stop(self, **_: Any) -> None:
         """Called when the worker begins to stop: running jobs are given back."""
         if self._runner is not None:
             self._runner.stop()
+
+    def _reconcile(self) -> None:
+        try:
+            self.runner.reconcile()
+        except Exception:  # the greenlet's border; the schedule tries again
+            log.exception("reconciling broke")
 
     def _make_runner(self) -> JobRunner:
         from tidegate.jobs import Sender

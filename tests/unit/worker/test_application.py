@@ -12,7 +12,7 @@ from celery import signals
 
 from tidegate.installs import RUN_JOB
 from tidegate.settings import Settings
-from tidegate.worker import CLEAN, RESUME, build_celery
+from tidegate.worker import CLEAN, RECONCILE, RESUME, build_celery
 
 BUILD = """
 import os, sys
@@ -34,9 +34,11 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture(autouse=True)
 def no_handlers_left():
     """An application connects itself to Celery's signals, which are global."""
-    before = list(signals.worker_shutting_down.receivers)
+    used = (signals.worker_ready, signals.worker_shutting_down)
+    before = [list(signal.receivers) for signal in used]
     yield
-    signals.worker_shutting_down.receivers[:] = before
+    for signal, receivers in zip(used, before, strict=True):
+        signal.receivers[:] = receivers
 
 
 @pytest.mark.blocks_hub("starts a process")
@@ -65,9 +67,9 @@ def test_jobs_are_acknowledged_late_and_leave_no_result(settings: Settings) -> N
 def test_the_schedule_names_tasks_that_exist(settings: Settings) -> None:
     app = build_celery(settings)
     app.finalize()
-    assert {RUN_JOB, RESUME, CLEAN} <= set(app.tasks)
+    assert {RUN_JOB, RESUME, CLEAN, RECONCILE} <= set(app.tasks)
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
-    assert scheduled == {RESUME, CLEAN}
+    assert scheduled == {RESUME, CLEAN, RECONCILE}
     for entry in app.conf.beat_schedule.values():
         assert entry["options"]["expires"] == entry["schedule"]
     assert app.conf.beat_schedule[RESUME]["schedule"] <= 10
