@@ -97,6 +97,12 @@ class BodyTooSlow(BadRequest):
     status = 408
 
 
+class HookUnknown(BadRequest):
+    """No endpoint has this hook, or its plugin is not installed. Code -400, as Dify knows it."""
+
+    status = 404
+
+
 class InvalidIdentifier(RequestRefused):
     """A plugin unique identifier is missing or malformed."""
 
@@ -141,6 +147,12 @@ class RuntimeNotFound(InternalFailure):
     """Nothing runs, or could be started, that would answer for this plugin identifier."""
 
     status = 404
+
+
+class PluginAnswerInvalid(InternalFailure):
+    """A plugin answered a webhook with what is no HTTP answer."""
+
+    status = 502
 
 
 class Stopping(InternalFailure):

@@ -217,6 +217,9 @@ class Settings:
     plugin_install_timeout: int = _setting(15, "Minutes that one installation may take.", least=1)
     plugin_local_launching_concurrent: int = _setting(2, "Plugins started at once.", least=1)
     plugin_endpoint_enabled: bool = _setting(True, "Serve webhooks at /e/.")
+    tidegate_webhook_body: int = _setting(
+        10 << 20, "Largest body of a request to /e/ in bytes.", least=1
+    )
     plugin_runtime_max_buffer_size: int = _setting(
         32 << 20, "Longest line of a plugin in bytes.", least=1024
     )
@@ -308,6 +311,12 @@ class Settings:
         60.0,
         "Seconds without any output while calls wait, after which new calls go to another "
         "instance and this one lives to the end of its calls; 0 is never.",
+        least=0,
+    )
+    tidegate_burn_limit: float = _setting(
+        20.0,
+        "Seconds of full CPU use for calls that are over, after which a new instance takes the "
+        "place of this one; 0 is never.",
         least=0,
     )
     tidegate_recycle_memory: int = _setting(
@@ -506,7 +515,7 @@ class Settings:
 
 #: What may differ between plugins (TIDEGATE_PER_PLUGIN).
 _PER_PLUGIN = {
-    "idle_stop", "instance_sessions", "instances_max", "instances_min",
+    "burn_limit", "idle_stop", "instance_sessions", "instances_max", "instances_min",
     "plugin_backlog", "plugin_cpus", "plugin_memory", "plugin_open_files", "plugin_processes",
     "plugin_sessions", "quarantine", "recycle_age", "recycle_memory", "scale_idle", "scale_wait",
     "stall_limit", "start_limit", "stop_grace", "stopped_limit",

@@ -21,7 +21,7 @@ from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from tidegate.api.body import RequestBody, ServedBody, WholeBody
 from tidegate.api.following import FollowingRequests, may_follow
-from tidegate.api.streaming import OpenStreams, SocketStream, iterate
+from tidegate.api.streaming import OpenStreams, SocketStream, headers_of, iterate
 from tidegate.api.transmit import answer_on, hang_up, status_line
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (
@@ -198,7 +198,7 @@ class Application:
         ]
         record.begin(answer.status, headers)
         record.done(answer.status)
-        return (answer.body,)
+        return () if record.method == "HEAD" else (answer.body,)
 
     def _take_over(self, answer: Takeover, sock: Any, record: _Record) -> Iterable[bytes]:
         if sock is None:
@@ -215,9 +215,13 @@ class Application:
 
     def _iterated(self, answer: StreamResponse, record: _Record) -> Iterable[bytes]:
         def begin(plain: Response | None) -> None:
-            kind = answer.content_type if plain is None else plain.content_type
-            status = 200 if plain is None else plain.status
-            record.begin(status, [("Content-Type", kind)])
+            status, headers = 200, [("Content-Type", answer.content_type)]
+            if plain is not None:
+                status, headers = plain.status, [("Content-Type", plain.content_type)]
+            elif answer.head is not None:
+                own = answer.head()
+                status, headers = own.status, list(headers_of(own))
+            record.begin(status, headers)
             record.done(status)
 
         return iterate(answer, self._streams, begin)

@@ -9,12 +9,13 @@ from tidegate.api.application import Application, Load
 from tidegate.api.live import LiveDoor
 from tidegate.api.own_routes import own_routes
 from tidegate.api.streaming import OpenStreams
+from tidegate.backcalls.endpoint_secrets import open_endpoint_secrets
 from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
 from tidegate.doors.dify.debugging import debugging_routes
 from tidegate.doors.routes import RouteTable
 from tidegate.doors.services import Services
-from tidegate.installs import Catalogue, Installer, LinkedHost
+from tidegate.installs import Catalogue, Installer, LinkedHost, StoredPackages
 from tidegate.jobs import Sender
 from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
@@ -60,6 +61,8 @@ def services_for(settings: Settings) -> Services:
         installer=installer,
         calls=calls,
         rules=RuleBook(settings),
+        stored=StoredPackages(settings, blobs),
+        secrets=open_endpoint_secrets(settings),
     )
 
 

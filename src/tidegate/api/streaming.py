@@ -21,7 +21,7 @@ from gevent import get_hub, sleep
 from tidegate.api.memory import Peak
 from tidegate.api.transmit import hang_up, head, send_all
 from tidegate.api.watch import ClientWatch, LateWatches
-from tidegate.doors.routes import Outcome, Response, StreamResponse
+from tidegate.doors.routes import AnswerHead, Outcome, Response, StreamResponse
 from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ServerStopping
 from tidegate.runtime.drain import Drain
 from tidegate.wire.sse import LAST_CHUNK, chunked
@@ -110,8 +110,8 @@ class SocketStream:
     """One streamed answer on the client's socket. ``run`` is called once."""
 
     __slots__ = (
-        "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_sock", "_streams", "_watch",
-        "_whole",
+        "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_own_head", "_sock",
+        "_streams", "_watch", "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +123,7 @@ class SocketStream:
         self._chunked = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
         self._closing = not self._chunked or "close" in environ.get("HTTP_CONNECTION", "").lower()
         self._head_sent = False
+        self._own_head: AnswerHead | None = None
         self._whole = False
         self._gone = False
         self._watch: ClientWatch | None = None
@@ -150,7 +151,7 @@ class SocketStream:
             source.close()
             self._answer.finished(outcome)
             self._let_go()
-        return plain or 200
+        return plain or (self._own_head.status if self._own_head is not None else 200)
 
     def _forward(self) -> tuple[Outcome, Response | None]:
         source, events = self._answer.source, self._answer.events
@@ -195,10 +196,15 @@ class SocketStream:
             plain = self._answer.before_head(error)
             if plain is not None:
                 return outcome, plain
-        self._send([*pieces, self._answer.error_event(error)], last=True)
+        if self._answer.error_event is None:
+            self._send(pieces)
+        else:
+            self._send([*pieces, self._answer.error_event(error)], last=True)
         return outcome, None
 
     def _send(self, pieces: list[bytes], *, last: bool = False) -> None:
+        if self._answer.head is not None:
+            pieces = self._under_own_head(self._answer.head, pieces)
         parts = chunked(pieces) if self._chunked and pieces else pieces
         if last and self._chunked:
             parts = [*parts, LAST_CHUNK]
@@ -208,11 +214,22 @@ class SocketStream:
         send_all(self._sock, parts)
         self._whole = last
 
+    def _under_own_head(self, make: Callable[[], AnswerHead], pieces: list[bytes]) -> list[bytes]:
+        """The pieces that may follow a head of the answer's own."""
+        own = self._own_head
+        if own is None:
+            own = self._own_head = make()
+            self._chunked = self._chunked and own.length is None and not own.bodiless
+        return [] if own.bodiless else [piece for piece in pieces if piece]
+
     def _head(self) -> bytes:
         self._closing = self._closing or self._streams.draining
-        kind = ("Content-Type", self._answer.content_type)
+        own = self._own_head
+        if own is None:
+            own = AnswerHead(200, (("Content-Type", self._answer.content_type),))
+        status, headers = own.status, headers_of(own)
         chunks = (_CHUNKED,) if self._chunked else ()
-        return head(200, (kind, *chunks, _CLOSE) if self._closing else (kind, *chunks))
+        return head(status, (*headers, *chunks, _CLOSE) if self._closing else (*headers, *chunks))
 
     def watch(self) -> None:
         """The stream is not young any more: notice when its client leaves."""
@@ -231,6 +248,13 @@ class SocketStream:
             hang_up(self._sock)
         else:
             self._sock.settimeout(None)
+
+
+def headers_of(own: AnswerHead) -> tuple[tuple[str, str], ...]:
+    """The headers of an answer's own head, its length among them."""
+    if own.length is None:
+        return own.headers
+    return (*own.headers, ("Content-Length", str(own.length)))
 
 
 def iterate(
@@ -253,7 +277,12 @@ def iterate(
                 plain = None if begun else answer.before_head(error)
                 if not begun:
                     begin(plain)
-                yield plain.body if plain is not None else answer.error_event(error)
+                if plain is not None:
+                    yield plain.body
+                elif answer.error_event is not None:
+                    yield answer.error_event(error)
+                else:
+                    raise ConnectionAbortedError("the answer is not whole") from error
                 return
             if not begun:
                 begin(None)

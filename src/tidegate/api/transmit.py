@@ -42,8 +42,11 @@ def send_all(sock: Any, pieces: list[bytes]) -> None:
 
 @cache
 def status_line(status: int) -> str:
-    """``404 Not Found``."""
-    return f"{status} {HTTPStatus(status).phrase}"
+    """``404 Not Found``; a status that nobody named has no words."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} "
 
 
 def head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:

@@ -30,8 +30,13 @@ NOT_FOUND: Final = Response(404, b'{"code":"not_found","message":"route not foun
 
 
 def success(data: Any) -> Response:
-    """200 with ``data`` in the envelope. Bytes are base64, times RFC 3339."""
-    return success_bytes(_encoder.encode(data))
+    """200 with ``data`` in the envelope."""
+    return success_bytes(encode(data))
+
+
+def encode(data: Any) -> bytes:
+    """``data`` of an answer as JSON. Bytes are base64, times RFC 3339."""
+    return _encoder.encode(data)
 
 
 def success_bytes(data: bytes) -> Response:

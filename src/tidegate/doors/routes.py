@@ -109,23 +109,40 @@ class Source(Protocol):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """Status and headers of a streamed answer whose first chunk decides on them.
+
+    ``length`` is the body's, None when it is not known; ``bodiless`` answers have none at all.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    length: int | None = None
+    bodiless: bool = False
+
+
+@final
 @dataclass(slots=True)
 class StreamResponse:
     """An answer that comes in chunks; ``api`` writes it to the client's socket.
 
     ``events`` turns the bodies that ``source`` gave into what goes over the wire, in pieces, and
-    ``error_event`` does so for the error that ended it. ``before_head`` may turn an error that
-    came before the first chunk into a plain answer. ``finished`` is called exactly once.
+    ``error_event`` does so for the error that ended it; without one the connection is cut, so
+    that the client sees that something is missing. ``before_head`` may turn an error that came
+    before the first chunk into a plain answer. ``finished`` is called exactly once.
     ``seconds`` bounds how long a client that does not read may hold the connection.
+    ``head`` is asked when the first piece is to be sent; without it: 200 and ``content_type``.
     """
 
     source: Source
     events: Callable[[list[bytes]], list[bytes]]
-    error_event: Callable[[CallFailed], bytes]
+    error_event: Callable[[CallFailed], bytes] | None
     before_head: Callable[[CallFailed], Response | None]
     finished: Callable[[Outcome], None]
     seconds: float
     content_type: str = "text/event-stream"
+    head: Callable[[], AnswerHead] | None = None
 
 
 @final
@@ -154,6 +171,7 @@ class BodyRule(enum.Enum):
     NONE = "no body is expected; one that comes is ignored"
     JSON = "a JSON object, or nothing"
     MULTIPART = "multipart/form-data, read in pieces"
+    RAW = "any bytes, passed on"
 
 
 class Kind(enum.Enum):

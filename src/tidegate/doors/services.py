@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, final
 from tidegate.settings import Settings
 
 if TYPE_CHECKING:  # a door's rows can be read without loading the rooms behind them
+    from tidegate.backcalls.endpoint_secrets import EndpointSecrets
     from tidegate.calls import Calls, RuleBook
-    from tidegate.installs import Catalogue, Installer
+    from tidegate.installs import Catalogue, Installer, StoredPackages
     from tidegate.storage import Database
     from tidegate.storage.blobs import BlobStore
 
@@ -26,10 +27,13 @@ class Services:
     installer: Installer
     calls: Calls
     rules: RuleBook
+    stored: StoredPackages
+    secrets: EndpointSecrets
 
     def close(self) -> None:
         """Give back every connection, file and greenlet. For a process that lives on (tests)."""
         self.calls.stop()
         self.installer.close()
         self.catalogue.close()
+        self.secrets.close()
         self.database.dispose()

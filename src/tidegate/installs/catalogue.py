@@ -8,6 +8,7 @@ itself (at least once a second while it is asked; contract: freshness of lists a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -32,6 +33,10 @@ MOST: Final = 20_000
 """Entries kept, unknown plugins among them; over that it begins anew."""
 
 
+MOST_BYTES: Final = 128 << 20
+"""Bytes of ready answers that are kept."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -50,6 +55,8 @@ class Catalogue:
         self._database = database
         self._installed: dict[tuple[str, str], Known | None] = {}
         self._declarations: dict[str, dict[str, Any] | None] = {}
+        self._kept: dict[tuple[str | int, ...], Any] = {}
+        self._kept_bytes = 0
         self._generation = -1
         self._epoch = 0
         self._fresh = False
@@ -80,6 +87,23 @@ class Catalogue:
             except KeyError:
                 pass
         return self._load_declaration(identifier)
+
+    def remember[T](self, key: tuple[str | int, ...], make: Callable[[], T]) -> T:
+        """What ``make`` gives, until anything changes: ready bytes of lists, rows of endpoints.
+
+        ``make`` reads the database only. Bytes count by their length; beyond MOST_BYTES in all
+        the oldest go. An answer of which something changed while it was made is not kept.
+        """
+        self._asked = True
+        if self._fresh and key in self._kept:
+            kept: T = self._kept[key]
+            return kept
+        self._watch()
+        epoch = self._epoch
+        made = make()
+        if epoch == self._epoch:
+            self._keep(key, made)
+        return made
 
     def invalidate(self, generation: int) -> None:
         """The generation is at least this one now. Called for notices and after own changes."""
@@ -122,6 +146,17 @@ class Catalogue:
             self._declarations[identifier] = declaration
         return declaration
 
+    def _keep(self, key: tuple[str | int, ...], made: object) -> None:
+        self._drop(key)
+        self._kept[key] = made
+        self._kept_bytes += _size(made)
+        while self._kept_bytes > MOST_BYTES or len(self._kept) > MOST:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: tuple[str | int, ...]) -> None:
+        if key in self._kept:
+            self._kept_bytes -= _size(self._kept.pop(key))
+
     def _make_room(self) -> None:
         if len(self._installed) + len(self._declarations) >= MOST:
             self._forget()
@@ -131,6 +166,8 @@ class Catalogue:
         self._epoch += 1
         self._installed.clear()
         self._declarations.clear()
+        self._kept.clear()
+        self._kept_bytes = 0
 
     # ------------------------------------------------------------------ freshness
 
@@ -164,3 +201,7 @@ class Catalogue:
         if now != self._generation:  # smaller: the database was put back
             self._generation = now
             self._forget()
+
+
+def _size(made: object) -> int:
+    return len(made) if isinstance(made, bytes) else 1024

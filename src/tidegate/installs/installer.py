@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from tidegate.errors import BadRequest, NotFound, PackageUnknown
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.installs import payloads
+from tidegate.installs.bundled import Bundled, take_bundle
 from tidegate.installs.catalogue import Catalogue
 from tidegate.installs.host_control import HostControl, announce
 from tidegate.installs.payloads import InstallPayload
@@ -64,12 +65,13 @@ class Installer:
         catalogue: Catalogue | None = None,
         host: HostControl | None = None,
     ) -> None:
+        self._settings = settings
         self._database = database
         self._sender = sender
         self._catalogue = catalogue
         self._host = host
         self._announcements = Group()
-        self._uploads = Uploads(settings, database, Shelf(settings, blobs), self._changed)
+        self._uploads = Uploads(settings, database, Shelf(settings, blobs), self.changed)
 
     def upload(self, tenant: str, data: bytes, verify: bool) -> Uploaded:
         """Take a package (01 section 3.5); ``verify``: the caller wants it signed.
@@ -79,6 +81,12 @@ class Installer:
         uploaded = self._uploads.take(data, must_be_signed=verify)
         log.info("upload answered", tenant=tenant, plugin=str(uploaded.identifier))
         return uploaded
+
+    def upload_bundle(self, tenant: str, data: bytes, verify: bool) -> list[Bundled]:
+        """Take a bundle (01 section 3.6): all of its packages, or none."""
+        taken = take_bundle(self._settings, self._uploads, data, must_be_signed=verify)
+        log.info("bundle answered", tenant=tenant, plugins=len(taken))
+        return taken
 
     def install(
         self,
@@ -135,7 +143,7 @@ class Installer:
             else:
                 jobs, task = _switch(conn, tenant, original, new, declaration, source, meta), None
             now = generation.current(conn)
-        self._changed(now)
+        self.changed(now)
         self._send(jobs)
         return InstallAnswer(task is None, task.id if task else "")
 
@@ -152,7 +160,7 @@ class Installer:
             now = generation.current(conn)
         if gone is not None:
             log.info("uninstalled", tenant=tenant, plugin=gone.identifier)
-            self._changed(now)
+            self.changed(now)
         self._send(jobs)
 
     def close(self) -> None:
@@ -188,7 +196,11 @@ class Installer:
         if found is None or found.identifier != identifier:
             raise NotFound("plugin not installed: the tenant has not the original version")
 
-    def _changed(self, now: int) -> None:
+    def changed(self, now: int) -> None:
+        """The generation is ``now``: tell this process at once and the others behind its back.
+
+        Also for doors that change rows themselves (endpoints).
+        """
         if self._catalogue is not None:
             self._catalogue.invalidate(now)
         if self._host is not None:

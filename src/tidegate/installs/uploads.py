@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,12 +17,12 @@ from tidegate.packages import (
     Package,
     TrustedKeys,
     Verification,
+    examine,
     open_package,
     require_author,
-    verify,
 )
 from tidegate.settings import Settings
-from tidegate.storage import Database, declarations, generation
+from tidegate.storage import Database, declarations, generation, installations
 from tidegate.telemetry.logs import get_log
 
 log = get_log("installs")
@@ -75,21 +76,30 @@ class Uploads:
         PackageRejected says what is wrong with it. A failure later leaves nothing behind that
         was not there before.
         """
-        understood = self._understand(data, must_be_signed=must_be_signed)
+        [uploaded] = self.take_all([data], must_be_signed=must_be_signed)
+        return uploaded
+
+    def take_all(self, packages: Sequence[bytes], *, must_be_signed: bool) -> list[Uploaded]:
+        """Keep all of these or none: nothing is kept before every one was understood."""
+        understood = [self._understand(data, must_be_signed=must_be_signed) for data in packages]
+        with ExitStack() as undo:
+            for one, data in zip(understood, packages, strict=True):
+                self._keep(one, data, undo)
+            undo.pop_all()
+        for one in understood:
+            log.info("package uploaded", plugin=str(one.uploaded.identifier), signed=one.is_signed)
+        return [one.uploaded for one in understood]
+
+    def _keep(self, understood: _Understood, data: bytes, undo: ExitStack) -> None:
+        """``undo`` gets what takes away again what was not there before."""
         identifier = str(understood.uploaded.identifier)
-        known = self._shelf.has_package(identifier)
-        fresh_icons = self._shelf.missing_icons(understood.icons)
-        try:
-            self._shelf.put_icons(understood.icons)
-            self._shelf.put_package(identifier, data)
-            self._declare(identifier, understood.text)
-        except BaseException:
-            self._shelf.drop_icons(fresh_icons)
-            if not known:
-                self._shelf.drop_package(identifier)
-            raise
-        log.info("package uploaded", plugin=identifier, signed=understood.is_signed)
-        return understood.uploaded
+        undo.callback(self._shelf.drop_icons, self._shelf.missing_icons(understood.icons))
+        if not self._shelf.has_package(identifier):
+            undo.callback(self._shelf.drop_package, identifier)
+        self._shelf.put_icons(understood.icons)
+        self._shelf.put_package(identifier, data)
+        if self._declare(identifier, understood.text):
+            undo.callback(self._undeclare, identifier)
 
     def declared(self, identifier: str) -> str:
         """The declaration of an uploaded version, as JSON text.
@@ -117,12 +127,21 @@ class Uploads:
         self._declare(identifier, understood.text)
         return understood.text
 
-    def _declare(self, identifier: str, text: str) -> None:
+    def _declare(self, identifier: str, text: str) -> bool:
+        """Whether it was not declared yet."""
         with self._database.write() as conn:
             made = declarations.put_if_absent(conn, identifier, text)
             now = generation.current(conn)
         if made:
             self._changed(now)
+        return made
+
+    def _undeclare(self, identifier: str) -> None:
+        with self._database.write() as conn:
+            if not installations.is_installed_anywhere(conn, identifier):
+                declarations.delete(conn, identifier)
+            now = generation.current(conn)
+        self._changed(now)
 
     def _understand(self, data: bytes, *, must_be_signed: bool) -> _Understood:
         keys = TrustedKeys.load(self._settings)
@@ -153,20 +172,22 @@ def _understand(
 ) -> _Understood:
     """Runs in a native thread: no logs, no locks, no database."""
     package = open_package(data, limit=settings.max_plugin_package_size)
-    verification = verify(package, keys)
-    _check_signature(settings, package, verification, must_be_signed)
+    examined = examine(package, keys)
+    _check_signature(settings, package, examined, must_be_signed)
+    verification = examined if isinstance(examined, Verification) else None
     declaration, icons = package.declaration_with_assets(verification is not None)
     return _Understood(Uploaded(package.identifier, declaration, verification), icons)
 
 
 def _check_signature(
-    settings: Settings, package: Package, verification: Verification | None, must_be_signed: bool
+    settings: Settings, package: Package, examined: Verification | str, must_be_signed: bool
 ) -> None:
-    if must_be_signed and verification is None:
+    if must_be_signed and isinstance(examined, str):
         raise PackageRejected(
             "plugin verification has been enabled, and the plugin you want to install has a bad "
-            "signature: sign it and trust the key, or set FORCE_VERIFYING_SIGNATURE=false"
+            f"signature: {examined}. Sign it and trust the key (tidegate trust add), or set "
+            "FORCE_VERIFYING_SIGNATURE=false"
         )
     if must_be_signed and settings.enforce_langgenius_plugin_signatures:
         # Where the operator has switched verification off, no author is reserved either.
-        require_author(package, verification)
+        require_author(package, examined if isinstance(examined, Verification) else None)

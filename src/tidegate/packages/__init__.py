@@ -17,6 +17,7 @@ manifest, declarations  what the files of a plugin say, as the JSON that Dify kn
 assets, svg             icons
 trust, signing          keys, signatures, categories
 building, ignore_rules  from a plugin's folder to a package
+bundles                 several packages, or names of them, in one file
 registration, json_nodes what a debugged plugin declares over its connection
 ======================  ===========================================================
 """
@@ -25,7 +26,9 @@ from __future__ import annotations
 
 from tidegate.packages.assets import asset_id
 from tidegate.packages.building import build_package
+from tidegate.packages.bundles import Dependency, open_bundle
 from tidegate.packages.manifest import Manifest, Runner
+from tidegate.packages.manifest_rules import TAGS
 from tidegate.packages.package import Package, open_package
 from tidegate.packages.registration import Registered, register
 from tidegate.packages.signing import generate_key, sign
@@ -33,12 +36,15 @@ from tidegate.packages.trust import (
     TrustedKey,
     TrustedKeys,
     Verification,
+    examine,
     read_public_key,
     require_author,
     verify,
 )
 
 __all__ = [
+    "TAGS",
+    "Dependency",
     "Manifest",
     "Package",
     "Registered",
@@ -48,7 +54,9 @@ __all__ = [
     "Verification",
     "asset_id",
     "build_package",
+    "examine",
     "generate_key",
+    "open_bundle",
     "open_package",
     "read_public_key",
     "register",

@@ -150,13 +150,32 @@ class Verification:
 
 def verify(package: Package, keys: TrustedKeys | Iterable[TrustedKey]) -> Verification | None:
     """Check the package's signature; None when it has none or none that counts. Never raises."""
-    trusted = keys.keys if isinstance(keys, TrustedKeys) else keys
+    found = examine(package, keys)
+    return found if isinstance(found, Verification) else None
+
+
+def examine(package: Package, keys: TrustedKeys | Iterable[TrustedKey]) -> Verification | str:
+    """As :func:`verify`, but says which step failed instead of None."""
+    trusted = list(keys.keys if isinstance(keys, TrustedKeys) else keys)
+    if not package.comment.strip():
+        return "the package is not signed"
     found = signer_of(package.comment, package.digests.values(), trusted)
     if found is None:
-        return None
+        return _why_nobody(package.comment, trusted)
     signer, time = found
     category = _category_of(package, signer)
-    return None if category is None else Verification(category[0], signer, time, category[1])
+    if isinstance(category, str):
+        return category
+    return Verification(category[0], signer, time, category[1])
+
+
+def _why_nobody(comment: bytes, trusted: list[TrustedKey]) -> str:
+    if _stated(comment) is None:
+        return "its archive comment is no signature: {signature, time} is expected"
+    return (
+        "its signature was made with none of the trusted keys "
+        f"({', '.join(key.source for key in trusted)}), or its files changed afterwards"
+    )
 
 
 def signer_of(
@@ -166,14 +185,22 @@ def signer_of(
 
     Says nothing about the names of the files: :func:`verify` does.
     """
+    stated = _stated(comment)
+    if stated is None:
+        return None
+    signature, time = stated
+    message = signed_bytes(digests, time)
+    signer = next((key for key in keys if _is_signed(key.key, signature, message)), None)
+    return None if signer is None else (signer, time)
+
+
+def _stated(comment: bytes) -> tuple[bytes, int] | None:
+    """(signature, time) of an archive comment; None when it has none."""
     try:
         stated = msgspec.json.decode(comment, type=Signature)
-        signature = base64.b64decode(stated.signature, validate=True)
+        return base64.b64decode(stated.signature, validate=True), stated.time
     except ValueError:
         return None
-    message = signed_bytes(digests, stated.time)
-    signer = next((key for key in keys if _is_signed(key.key, signature, message)), None)
-    return None if signer is None else (signer, stated.time)
 
 
 def signed_bytes(digests: Iterable[bytes], time: int) -> bytes:
@@ -199,20 +226,20 @@ def _is_signed(key: rsa.RSAPublicKey, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _category_of(package: Package, signer: TrustedKey) -> tuple[str, bool] | None:
-    """(category, whether names are pinned); None when the files were renamed after signing."""
+def _category_of(package: Package, signer: TrustedKey) -> tuple[str, bool] | str:
+    """(category, whether names are pinned), or why the signed category does not count."""
     last = package.names[-1]
     named = VERIFICATION_FILE in package
     stated = _read_category(package, last)
     if named != (last == VERIFICATION_FILE) or named != (stated is not None):
-        return None
+        return f"{VERIFICATION_FILE} is not the last file, or cannot be read"
     if stated is None:
         # Packages from before there were categories are all official.
         return (LANGGENIUS if signer.official else "community"), False
     if stated.authorized_category not in CATEGORIES:
-        return None
+        return f"{VERIFICATION_FILE} states a category that is none of {', '.join(CATEGORIES)}"
     if stated.tidegate_names and stated.tidegate_names != names_pin(package):
-        return None
+        return "its files were renamed after signing"
     category = stated.authorized_category
     if category == LANGGENIUS and not signer.official:
         category = "community"

@@ -31,9 +31,9 @@ def command(package: Path, public_key: Path | None, as_json: bool) -> None:
         if public_key
         else packages.TrustedKeys.load(settings)
     )
-    found = packages.verify(opened, keys)
-    if found is None:
-        raise click.ClickException(f"{opened.identifier}: no signature that counts")
+    found = packages.examine(opened, keys)
+    if isinstance(found, str):
+        raise click.ClickException(f"{opened.identifier}: no signature that counts: {found}")
     if as_json:
         click.echo(json.dumps({"identifier": str(opened.identifier), **found.as_dict()}))
         return

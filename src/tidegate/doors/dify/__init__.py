@@ -2,7 +2,10 @@
 
 :func:`dify_routes` gives the rows; ``api`` serves them.
 
-* ``management`` - packages, installations, tasks, icons
+* ``packages`` - uploads, declarations, readmes, icons
+* ``management`` - installing and its tasks
+* ``lists``, ``capabilities`` - what a tenant has, as ready bytes
+* ``endpoints``, ``webhook`` - hooks, and who knocks at them
 * ``dispatch`` - calls of plugins, one row of ``actions`` each
 """
 
@@ -12,9 +15,14 @@ from collections.abc import Iterator
 from functools import partial
 
 from tidegate.doors.dify.actions import ACTIONS, Action
+from tidegate.doors.dify.capabilities import Capabilities
 from tidegate.doors.dify.dispatch import Dispatcher
+from tidegate.doors.dify.endpoints import Endpoints
+from tidegate.doors.dify.lists import Lists
 from tidegate.doors.dify.management import Management, at_200
-from tidegate.doors.routes import BodyRule, Handler, Kind, Route
+from tidegate.doors.dify.packages import Packages
+from tidegate.doors.dify.webhook import METHODS, Webhooks
+from tidegate.doors.routes import Auth, BodyRule, Handler, Kind, Route
 from tidegate.doors.services import Services
 
 __all__ = ["ACTIONS", "Action", "Dispatcher", "dify_routes"]
@@ -26,36 +34,126 @@ _DISPATCH = _TENANT + "/dispatch/"
 
 def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
     """All rows of this door. Called once per process."""
-    return [*_management_routes(Management(services)), *_dispatch_routes(dispatcher)]
+    rows = [
+        *_package_routes(Packages(services)),
+        *_management_routes(Management(services)),
+        *_list_routes(Lists(services), Capabilities(services)),
+        *_endpoint_routes(Endpoints(services)),
+        *_dispatch_routes(dispatcher),
+    ]
+    if services.settings.plugin_endpoint_enabled:
+        rows += _hook_routes(Webhooks(services))
+    return rows
+
+
+type _Row = tuple[str, str, Handler, BodyRule, str]
+_JSON, _MULTIPART = BodyRule.JSON, BodyRule.MULTIPART
+
+
+def _rows(prefix: str, rows: list[_Row]) -> list[Route]:
+    """Rows of a tenant, whose business errors are HTTP 200."""
+    return [
+        Route(method, prefix + path, at_200(handler), docs, body=body)
+        for method, path, handler, body, docs in rows
+    ]
+
+
+def _package_routes(door: Packages) -> list[Route]:
+    rows: list[_Row] = [
+        ("POST", "/install/upload/package", door.upload_package, _MULTIPART, "Upload a .difypkg."),
+        ("POST", "/install/upload/bundle", door.upload_bundle, _MULTIPART, "Upload a .difybndl."),
+        ("GET", "/decode/from_identifier", door.decode, _JSON, "What is in an uploaded package."),
+        ("GET", "/fetch/manifest", door.fetch_manifest, _JSON, "Declaration of a version."),
+        ("GET", "/fetch/identifier", door.fetch_identifier, _JSON, "Whether anybody installed it."),
+        ("GET", "/fetch/readme", door.readme, _JSON, "Readme of a version."),
+    ]
+    extract = "What is in an uploaded package, named in X-Plugin-Unique-Identifier."
+    return [
+        *_rows(_MANAGEMENT, rows),
+        Route("GET", "/v2/invoke/extract", door.extract, extract),
+        Route("GET", _TENANT + "/asset/{id}", door.asset, "An icon.", kind=Kind.RAW),
+        Route(
+            "GET",
+            _TENANT + "/extract-asset/",
+            door.extract_asset,
+            "A file of an uploaded package.",
+            body=_JSON,
+            kind=Kind.RAW,
+        ),
+    ]
 
 
 def _management_routes(door: Management) -> list[Route]:
-    json, multipart = BodyRule.JSON, BodyRule.MULTIPART
-    rows: list[tuple[str, str, Handler, BodyRule, str]] = [
-        ("POST", "/install/upload/package", door.upload_package, multipart, "Upload a .difypkg."),
-        ("POST", "/install/identifiers", door.install, json, "Install uploaded versions."),
-        ("GET", "/install/tasks", door.list_tasks, json, "Page of install tasks."),
-        ("POST", "/install/tasks/delete_all", door.delete_all_tasks, json, "Delete all tasks."),
-        ("GET", "/install/tasks/{id}", door.get_task, json, "One install task."),
-        ("POST", "/install/tasks/{id}/delete", door.delete_task, json, "Delete a task."),
+    rows: list[_Row] = [
+        ("POST", "/install/identifiers", door.install, _JSON, "Install uploaded versions."),
+        ("POST", "/install/upgrade", door.upgrade, _JSON, "Move to another version."),
+        ("GET", "/install/tasks", door.list_tasks, _JSON, "Page of install tasks."),
+        ("POST", "/install/tasks/delete_all", door.delete_all_tasks, _JSON, "Delete all tasks."),
+        ("GET", "/install/tasks/{id}", door.get_task, _JSON, "One install task."),
+        ("POST", "/install/tasks/{id}/delete", door.delete_task, _JSON, "Delete a task."),
         (
             "POST",
             "/install/tasks/{id}/delete/{identifier...}",
             door.delete_task_entry,
-            json,
+            _JSON,
             "Delete one plugin of a task.",
         ),
-        ("GET", "/list", door.list_plugins, json, "Page of the tenant's installations."),
-        ("GET", "/fetch/manifest", door.fetch_manifest, json, "Declaration of a version."),
-        ("GET", "/fetch/identifier", door.fetch_identifier, json, "Whether anybody installed it."),
-        ("POST", "/uninstall", door.uninstall, json, "Remove an installation."),
+        ("POST", "/uninstall", door.uninstall, _JSON, "Remove an installation."),
     ]
-    routes = [
-        Route(method, _MANAGEMENT + path, at_200(handler), docs, body=body)
-        for method, path, handler, body, docs in rows
+    return _rows(_MANAGEMENT, rows)
+
+
+def _list_routes(lists: Lists, door: Capabilities) -> list[Route]:
+    rows: list[_Row] = [
+        ("GET", "/list", lists.page, _JSON, "Page of the tenant's installations."),
+        ("GET", "/{category}/list", lists.of_category, _JSON, "Page of one category."),
+        ("GET", "/installation/ids", lists.ids, _JSON, "Plugin ids of one category."),
+        ("POST", "/installation/fetch/batch", lists.batch, _JSON, "Installations of plugins."),
+        ("POST", "/installation/missing", lists.missing, _JSON, "Versions that are missing."),
+        ("GET", "/models", partial(door.page, "model"), _JSON, "Page of model providers."),
+        ("GET", "/models/bindings", door.model_bindings, _JSON, "Who serves model providers."),
+        ("POST", "/tools/check_existence", door.tools_exist, _JSON, "Which tools are there."),
     ]
-    icon = Route("GET", _TENANT + "/asset/{id}", door.asset, "An icon.", kind=Kind.RAW)
-    return [*routes, icon]
+    for kind, several in (
+        ("tool", "tools"),
+        ("agent_strategy", "agent_strategies"),
+        ("datasource", "datasources"),
+        ("trigger", "triggers"),
+    ):
+        shown = kind.replace("_", " ")
+        page, one = partial(door.page, kind), partial(door.one, kind)
+        rows.append(("GET", f"/{several}", page, _JSON, f"Page of {shown} providers."))
+        rows.append(("GET", f"/{kind}", one, _JSON, f"One {shown} provider."))
+    return _rows(_MANAGEMENT, rows)
+
+
+def _endpoint_routes(door: Endpoints) -> list[Route]:
+    rows: list[_Row] = [
+        ("POST", "/setup", door.set_up, _JSON, "A new endpoint."),
+        ("POST", "/update", door.update, _JSON, "Other settings of an endpoint."),
+        ("POST", "/remove", door.remove, _JSON, "Remove an endpoint."),
+        ("POST", "/enable", door.enable, _JSON, "Switch an endpoint on."),
+        ("POST", "/disable", door.disable, _JSON, "Switch an endpoint off."),
+        ("GET", "/list", door.page, _JSON, "Page of endpoints."),
+        ("GET", "/list/plugin", door.page_of_plugin, _JSON, "Page of one plugin's endpoints."),
+    ]
+    return _rows(_TENANT + "/endpoint", rows)
+
+
+def _hook_routes(door: Webhooks) -> list[Route]:
+    docs = "A webhook, answered by its plugin."
+    return [
+        Route(
+            method,
+            "/e/{hook_id}/{path...}",
+            door.knock,
+            docs,
+            Auth.NONE,
+            body=BodyRule.RAW,
+            kind=Kind.RAW,
+        )
+        for method in METHODS
+    ]
 
 
 def _dispatch_routes(dispatcher: Dispatcher) -> list[Route]:

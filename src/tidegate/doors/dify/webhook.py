@@ -1,0 +1,306 @@
+"""The door of webhooks: ``/e/<hook>/<path>``, answered by a plugin byte for byte (spec/http/05).
+
+Anybody may knock; the hook is the secret. The plugin gets the request as bytes and answers in
+chunks ``{"status", "headers", "result": hex}``: the first one with a result ends the head, each
+result goes out as it comes, and all of them do (D-26).
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Annotated, Any, Final, final
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.calls import PluginCall, PluginFailed
+from tidegate.deadline import Deadline
+from tidegate.doors.dify.dispatch import refused
+from tidegate.doors.dify.reshapers import Reshaped
+from tidegate.doors.envelope import failure
+from tidegate.doors.routes import Answer, AnswerHead, Request, Response, StreamResponse
+from tidegate.doors.services import Services
+from tidegate.errors import (
+    BodyTooLarge,
+    CallFailed,
+    HookUnknown,
+    InternalFailure,
+    NotFound,
+    Overloaded,
+    PluginAnswerInvalid,
+    PluginNotFound,
+    ProtocolError,
+)
+from tidegate.ids import plugin_id_of, session_id
+from tidegate.installs import Known
+from tidegate.storage import endpoints
+from tidegate.storage.endpoints import Endpoint
+from tidegate.telemetry import metrics
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.raw_http import (
+    Hook,
+    answer_headers,
+    content_type_of,
+    escaped_path,
+    raw_request,
+)
+from tidegate.wire.session import UNREADABLE, head_of, request_line
+
+log = get_log("doors")
+
+METHODS: Final = ("HEAD", "GET", "POST", "PUT", "DELETE", "OPTIONS")
+_DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
+_BODILESS: Final = (204, 304)
+
+
+@final
+class Webhooks:
+    """The handler of all hooks. One per process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seconds = float(services.settings.plugin_max_execution_timeout)
+        self._limit = services.settings.tidegate_webhook_body
+
+    def knock(self, request: Request) -> Answer:
+        """One request to a hook."""
+        deadline = Deadline.after(self._seconds, _DEADLINE_OWNER)
+        hook_id = request.params["hook_id"]
+        endpoint, known = self._find(hook_id)
+        try:
+            body = self._body(request)
+        except BodyTooLarge as error:
+            # what was not read stands before the next request on this connection
+            refusal = failure(error)
+            return Response(refusal.status, refusal.body, close=True)
+        raw = raw_request(_hook(request, hook_id, body))
+        settings = self._settings(endpoint, known)
+        data = msgspec.json.encode({"raw_http_request": raw.hex(), "settings": settings})
+        return self._open(request, endpoint, known, data, deadline)
+
+    # ------------------------------------------------------------------ before the call
+
+    def _find(self, hook_id: str) -> tuple[Endpoint, Known]:
+        catalogue = self._services.catalogue
+
+        def load() -> Endpoint | None:
+            with self._services.database.read() as conn:
+                return endpoints.by_hook(conn, hook_id)
+
+        found = catalogue.remember(("hook", hook_id), load)
+        if found is None:
+            raise HookUnknown("endpoint not found")
+        known = catalogue.installation(found.tenant, found.plugin_id)
+        if known is None:
+            raise HookUnknown("plugin installation not found")
+        if not found.enabled:
+            raise NotFound("endpoint not found")
+        if not known.declaration.get("endpoint"):
+            raise PluginNotFound("the plugin declares no endpoints")
+        return found, known
+
+    def _body(self, request: Request) -> bytes:
+        """All of it: a webhook that is cut is a wrong one (D-25)."""
+        announced = request.header("content-length")
+        if announced.isdigit() and int(announced) > self._limit:
+            raise self._too_large()
+        pieces, size = [], 0
+        for piece in request.body.pieces():
+            size += len(piece)
+            if size > self._limit:
+                raise self._too_large()
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"the body is larger than {self._limit} bytes (TIDEGATE_WEBHOOK_BODY)",
+            limit=self._limit,
+        )
+
+    def _settings(self, endpoint: Endpoint, known: Known) -> dict[str, Any]:
+        config = known.declaration["endpoint"].get("settings") or ()
+        return self._services.secrets.decrypt(
+            endpoint.tenant, "", endpoint.id, endpoint.settings, config
+        )
+
+    # ------------------------------------------------------------------ the call
+
+    def _open(
+        self, request: Request, endpoint: Endpoint, known: Known, data: bytes, deadline: Deadline
+    ) -> StreamResponse:
+        session, plugin_id = session_id(), plugin_id_of(known.identifier)
+        call = PluginCall(
+            identifier=known.identifier,
+            plugin_id=plugin_id,
+            type="endpoint",
+            action="invoke_endpoint",
+            tenant=endpoint.tenant,
+            session=session,
+            line=request_line(
+                session,
+                user_id="",
+                type="endpoint",
+                action="invoke_endpoint",
+                data=data,
+                endpoint_id=endpoint.id,
+            ),
+            deadline=deadline,
+            trace=request.header("traceparent"),
+        )
+        try:
+            stream = self._services.calls.plugin(call)
+        except CallFailed as error:
+            raise refused(error) from error
+        runtime = known.row.runtime_type
+        watch = metrics.Invocation(plugin_id, call.type, call.action, runtime)
+        answer = HookAnswer(request.method, plugin_id)
+        return StreamResponse(
+            source=Reshaped(stream, answer),
+            events=list,
+            error_event=None,
+            before_head=before_head,
+            finished=lambda outcome: watch.finished(outcome.value),
+            seconds=self._seconds,
+            head=answer.head,
+        )
+
+
+def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
+    environ = request.environ
+    headers = {
+        key[5:].replace("_", "-"): value for key, value in environ.items() if key[:5] == "HTTP_"
+    }
+    if environ.get("CONTENT_TYPE"):
+        headers["Content-Type"] = environ["CONTENT_TYPE"]
+    schemes = (
+        environ.get("wsgi.url_scheme"),
+        request.header("x-forwarded-proto").lower(),
+    )
+    decoded = request.params["path"]
+    return Hook(
+        method=request.method,
+        hook_id=hook_id,
+        path=escaped_path(environ.get("RAW_URI", ""), f"/e/{hook_id}", decoded),
+        query=environ.get("QUERY_STRING", ""),
+        headers=headers,
+        body=body,
+        scheme="https" if "https" in schemes else "http",
+    )
+
+
+def before_head(error: CallFailed) -> Response:
+    """The plain answer for an error that came before the plugin's head."""
+    if isinstance(error, Overloaded):
+        return failure(refused(error))
+    if isinstance(error, _Unsendable):
+        return failure(PluginAnswerInvalid(error.message))
+    inner = error.raw if isinstance(error, PluginFailed) else error.as_json()
+    return failure(InternalFailure(inner.decode("utf-8", "replace")))
+
+
+# --------------------------------------------------------------------------- the answer
+
+
+class _Chunk(msgspec.Struct):
+    status: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    headers: dict[str, str] | None = None
+    result: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Chunk).decode
+
+
+class _Unsendable(ProtocolError):
+    """The plugin answered with a status that no final answer can have."""
+
+    error_type = "ProtocolError"
+
+
+@final
+class HookAnswer:
+    """A plugin's chunks as the body of one answer; a ``Reshaper``.
+
+    :meth:`head` is known as soon as the first chunk was taken, or the end.
+    """
+
+    def __init__(self, method: str, plugin_id: str) -> None:
+        self._method = method
+        self._plugin_id = plugin_id
+        self._status = 0
+        self._headers: list[tuple[str, str]] = []
+        self._guess = ""
+        self._headed = False
+        self._left: int | None = None
+
+    def chunk(self, chunk: bytes) -> bytes | None:
+        """See ``Reshaper``: the bytes for the client; empty ones still send the head."""
+        try:
+            read = _decode(chunk)
+            body = None if read.result is None else binascii.unhexlify(read.result)
+        except (*UNREADABLE, binascii.Error, ValueError) as error:
+            raise ProtocolError(
+                f"unmarshal json failed: {error}", line=head_of(chunk)[:200]
+            ) from None
+        if self._headed:
+            return None if body is None else self._fitting(body)
+        self._status = read.status if read.status is not None else self._status
+        self._headers += (read.headers or {}).items()
+        if body is None:
+            return None
+        self._begin(body)
+        return self._fitting(body)
+
+    def finish(self) -> None:
+        """See ``Reshaper``. Less than the plugin promised is not a whole answer."""
+        if not self._headed:
+            self._begin(b"")
+        if self._left:
+            raise ProtocolError(f"the answer lacks {self._left} bytes of its Content-Length")
+
+    def head(self) -> AnswerHead:
+        """Status and headers. Called once, when the first byte is to be sent."""
+        named = dict(self._headers)
+        length = named.get("Content-Length")
+        bodiless = self._without_body
+        if "Content-Type" not in named and self._guess and not bodiless:
+            self._headers.append(("Content-Type", self._guess))
+        return AnswerHead(
+            self._status,
+            tuple(one for one in self._headers if one[0] != "Content-Length"),
+            length=int(length) if length is not None else None,
+            bodiless=bodiless,
+        )
+
+    @property
+    def _without_body(self) -> bool:
+        return self._method == "HEAD" or self._status in _BODILESS
+
+    def _begin(self, body: bytes) -> None:
+        self._headed = True
+        self._status = self._status or 200
+        if not 200 <= self._status <= 999:
+            raise _Unsendable(f"the plugin answered with the status {self._status}")
+        self._headers = answer_headers(self._headers)
+        self._guess = content_type_of(body) if body else ""
+        length = dict(self._headers).get("Content-Length", "")
+        if length.isascii() and length.isdigit() and not self._without_body:
+            self._left = int(length)
+        elif not length.isdigit():
+            self._headers = [one for one in self._headers if one[0] != "Content-Length"]
+
+    def _fitting(self, body: bytes) -> bytes:
+        """What may be sent of it: nothing beyond the length that the plugin gave."""
+        if self._without_body:
+            return b""
+        if self._left is None:
+            return body
+        fitting = body[: self._left]
+        if len(fitting) < len(body):
+            log.warning(
+                "answer cut at its Content-Length",
+                plugin=self._plugin_id,
+                bytes=len(body) - len(fitting),
+            )
+        self._left -= len(fitting)
+        return fitting
