@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,7 @@ class Lane:
 
 def main(arguments: list[str]) -> int:
     """Run the lanes, tell how far they are, print what failed and the sum."""
+    signal.signal(signal.SIGTERM, _interrupted)
     record = "--record" in arguments
     wanted = [one for one in arguments if one != "--record"] or ["tests"]
     files = _test_files(wanted)
@@ -116,6 +118,11 @@ def main(arguments: list[str]) -> int:
         if record:
             _record(lanes)
     return _sum(lanes)
+
+
+def _interrupted(number: int, frame: object) -> None:
+    """SIGTERM stops the lanes as Ctrl-C does; nothing goes on behind a runner that is gone."""
+    raise KeyboardInterrupt(f"signal {number}")
 
 
 def _test_files(wanted: list[str]) -> list[str]:
