@@ -31,8 +31,8 @@ log = get_log("backcalls")
 
 #: Back-calls below back-calls; a plugin that calls itself without end is stopped there.
 MOST_DEPTH: Final = 16
-#: So many times the lane's width may wait for a turn; more are refused at once.
-_QUEUE: Final = 10
+#: So many back-calls of one process may wait for a turn; more are refused at once.
+_MOST_WAITING: Final = 2000
 
 
 @final
@@ -73,7 +73,7 @@ class Desk:
     def _check_load(self, caller: Caller, session: Session) -> None:
         if session.depth >= MOST_DEPTH:
             raise BackCallInvalid(f"back-calls are nested {MOST_DEPTH} deep: does it call itself?")
-        if caller.waiting >= _QUEUE * self._width:
+        if caller.waiting >= _MOST_WAITING:
             raise _overloaded(caller)
 
     def _serve(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from typing import Final, final
 from urllib.parse import urlsplit
 
+import gevent
+
 from tidegate.errors import BackCallFailed, IdleTimeout, StartRefused
 from tidegate.settings import Secret, Settings
 from tidegate.telemetry.logs import get_log
@@ -62,12 +64,15 @@ class InnerClient:
         self._write = settings.dify_backwards_invocation_write_timeout / 1000
         self._limit = settings.response_max_buffer_size
         self._kept: list[tuple[float, http.client.HTTPConnection]] = []
+        self._reaper: gevent.Greenlet | None = None
 
     def close(self) -> None:
         """Close the connections that are kept."""
         kept, self._kept = self._kept, []
         for _, connection in kept:
             connection.close()
+        if self._reaper is not None:
+            self._reaper.kill()
 
     @contextmanager
     def post(self, path: str, body: bytes, *, trace: str) -> Iterator[InnerAnswer]:
@@ -87,7 +92,7 @@ class InnerClient:
             whole = response.isclosed() and not response.will_close
         finally:
             if whole and len(self._kept) < MOST_KEPT:
-                self._kept.append((time.monotonic(), connection))
+                self._keep(connection)
             else:
                 connection.close()
 
@@ -143,6 +148,19 @@ class InnerClient:
                 self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        self._kept.append((time.monotonic(), connection))
+        if self._reaper is None or self._reaper.dead:
+            self._reaper = gevent.spawn_later(KEPT_SECONDS, self._reap)
+
+    def _reap(self) -> None:
+        """Body of the greenlet that closes what was kept too long, while anything is kept."""
+        while self._kept:
+            old = time.monotonic() - KEPT_SECONDS
+            while self._kept and self._kept[0][0] <= old:
+                self._kept.pop(0)[1].close()
+            gevent.sleep(KEPT_SECONDS)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

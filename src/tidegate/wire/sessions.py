@@ -175,9 +175,9 @@ class Sessions:
 
     def _late(self, event: Event, message: Message) -> None:
         self.counters.late += 1
-        if message.type == "invoke" and message.data and event.session_id:
+        if message.type == "invoke" and message.data:
             # Answered with an error at once, so that the plugin does not wait for minutes.
-            self._listener.invoke(event.session_id, bytes(message.data))
+            self._listener.invoke(event.session_id or "", bytes(message.data))
 
     def _other(self, event: Event, line: bytes) -> None:
         if event.event == "heartbeat":

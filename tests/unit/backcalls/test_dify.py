@@ -377,6 +377,19 @@ def test_a_connection_that_dify_closed_meanwhile_is_not_used_again(desk, dify, c
     assert dify.connections == 3
 
 
+def test_a_connection_that_nobody_uses_is_closed(desk, dify, caller):
+    gone = Event()
+
+    def handle(exchange: Any) -> None:
+        exchange.json({"data": {"result": True}, "error": ""})
+        exchange.sock.recv(1)
+        gone.set()
+
+    dify.on("invoke/moderation", handle)
+    ask(desk, back_call(caller, "moderation", REQUEST)).wait()
+    assert gone.wait(3)
+
+
 def test_many_at_once_each_have_a_connection(desk, dify, caller):
     everybody = Event()
 

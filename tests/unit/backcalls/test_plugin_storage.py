@@ -29,7 +29,7 @@ class Store:
     def __init__(self, given: Settings, rows: Database, blobs: BlobStore) -> None:
         self.database, self.blobs = rows, blobs
         storage = PluginStorage(given, rows, blobs)
-        self.desk = Desk(settings, storage, Unanswered("self"))
+        self.desk = Desk(given, storage, Unanswered("self"))
         self.caller = Caller(PLUGIN, ALL)
 
     def start(self, opt: str, key: str, value: bytes | str = b"", **of: Any) -> RecordedAnswer:

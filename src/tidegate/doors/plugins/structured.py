@@ -16,6 +16,7 @@ from tidegate.errors import BackCallFailed
 
 #: A text that is longer is no structured output.
 _MOST: Final = 8 << 20
+_SCHEMA: Final = "json_schema"
 _WORDS: Final = (
     "Answer with one JSON object and nothing else: no prose, no code fence. "
     "It must be valid against this JSON schema:\n"
@@ -41,13 +42,15 @@ _decode_chunk: Final = msgspec.json.Decoder(_Chunk).decode
 
 def ask_for(data: dict[str, Raw], schema: Raw, model: Mapping[str, Any]) -> dict[str, Raw]:
     """``data`` of an LLM call that asks for an object of ``schema``."""
-    rules = {rule.get("name") for rule in model.get("parameter_rules") or ()}
-    if "json_schema" in rules:
-        given = msgspec.json.decode(data["model_parameters"], type=dict[str, Raw])
+    rules = {rule.get("name"): rule for rule in model.get("parameter_rules") or ()}
+    if _SCHEMA in rules:
         text = msgspec.json.encode(bytes(schema).decode())
-        wanted = {"response_format": Raw(b'"json_schema"'), "json_schema": Raw(text)}
+        wanted = {_SCHEMA: Raw(text)}
+        if _SCHEMA in (rules.get("response_format", {}).get("options") or ()):
+            wanted["response_format"] = Raw(b'"json_schema"')
+        given = msgspec.json.decode(data["model_parameters"], type=dict[str, Raw])
         parameters = Raw(msgspec.json.encode({**given, **wanted}))
-        return {**data, "model_parameters": parameters, "json_schema": schema}
+        return {**data, "model_parameters": parameters, _SCHEMA: schema}
     messages = msgspec.json.decode(data["prompt_messages"], type=list[Raw])
     words = {"role": "system", "content": _WORDS + bytes(schema).decode(), "name": None}
     told = [Raw(msgspec.json.encode(words)), *messages]
