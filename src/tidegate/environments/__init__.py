@@ -5,7 +5,7 @@
 """
 
 from tidegate.environments.builds import Environment, Environments, Progress
-from tidegate.environments.child import Child, Exit, ReadEnd, spawn
+from tidegate.environments.child import Child, Exit, ReadEnd, children, spawn
 from tidegate.environments.tool import proxies
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Exit",
     "Progress",
     "ReadEnd",
+    "children",
     "proxies",
     "spawn",
 ]

@@ -31,6 +31,15 @@ _READ: Final = 1
 # gevent's own close waits for the hub; a descriptor without a watcher can be closed at once.
 _close = monkey.get_original("os", "close")
 _posix_spawn = monkey.get_original("os", "posix_spawn")
+_living: set[int] = set()
+
+
+def children() -> frozenset[int]:
+    """Process ids of all children of :func:`spawn` that were not collected yet.
+
+    What else is a child of a host was orphaned by one of these (hosts/care).
+    """
+    return frozenset(_living)
 
 
 @final
@@ -95,6 +104,7 @@ class Child:
         self.exit: Exit | None = None
         self._gone = Event()
         self._on_exit: list[Callable[[], None]] = []
+        _living.add(pid)
         loop = get_hub().loop
         self._pidfd = os.pidfd_open(pid)
         self._watcher: Any = loop.io(self._pidfd, _READ)
@@ -144,6 +154,7 @@ class Child:
         self._watcher.close()
         _close(self._pidfd)
         self.exit = ended
+        _living.discard(self.pid)
         self._gone.set()
         callbacks, self._on_exit = self._on_exit, []
         for callback in callbacks:

@@ -13,6 +13,7 @@ from tidegate.backcalls import Target
 from tidegate.environments import Environments
 from tidegate.errors import PluginStartFailed, TidegateError
 from tidegate.hosts.admission import Admission
+from tidegate.hosts.care import Care
 from tidegate.hosts.control import Control
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
@@ -57,6 +58,7 @@ class PluginHost:
         self._admission = Admission(settings.tidegate_tenant_sessions)
         self._supervisors: dict[str, Supervisor] = {}
         self._logs: dict[str, PluginLog] = {}
+        self.care = Care(lambda: self.supervisors)
         self._control = Control(self)
         self._stopping = False
 
@@ -77,6 +79,8 @@ class PluginHost:
                 call.fail(PluginStartFailed(error.message).as_json())
                 return
         supervisor.open(call)
+        if self.care.dozing:
+            self.care.wake()
 
     @property
     def supervisors(self) -> list[Supervisor]:
@@ -101,6 +105,7 @@ class PluginHost:
             self._admission,
         )
         self._supervisors[identifier] = made
+        self.care.start()
         return made
 
     def sweep(self) -> None:
@@ -127,18 +132,23 @@ class PluginHost:
         self._stopping = True
         stops = [one.stop for one in self.runtimes] + [one.stop for one in self.supervisors]
         gevent.joinall([gevent.spawn(stop, grace) for stop in stops])
+        self.care.stop()
         self._supervisors.clear()
         for plugin_log in self._logs.values():
             plugin_log.close()
 
     def _make(self, prepared: Prepared, on_gone: Callable[[LocalInstance], None]) -> LocalInstance:
+        def gone(instance: LocalInstance) -> None:
+            on_gone(instance)
+            self.care.bury(instance.pid)
+
         return LocalInstance(
             prepared,
             self._settings.for_plugin(prepared.plugin_id),
             self._environ,
             self.log_of(prepared.plugin_id),
             self.target,
-            on_gone,
+            gone,
         )
 
     def _unknown(self, supervisor: Supervisor) -> None:

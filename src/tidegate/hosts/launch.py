@@ -23,6 +23,7 @@ _PASSED: Final = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_DATA_SPARE: Final = 1 << 30
 #: Folders of the system, not ours: to take them out would only garble what a plugin says.
 _SYSTEM: Final = ("/usr", "/usr/local", "/opt")
 
@@ -92,7 +93,14 @@ def plugin_environment(
 
 
 def _limits(settings: Settings) -> dict[str, int]:
+    """rlimits: descriptors, no core files, and a stop for what allocates faster than care looks.
+
+    The data limit holds per process and counts what is only reserved (stacks of threads), so it
+    is far above the limit that ``care`` keeps on what is used.
+    """
+    if settings.tidegate_isolation == "0":
+        return {}
     limits = {"nofile": settings.tidegate_plugin_open_files, "core": 0}
     if settings.tidegate_plugin_memory:
-        limits["as"] = settings.tidegate_plugin_memory
+        limits["data"] = 2 * settings.tidegate_plugin_memory + _DATA_SPARE
     return limits

@@ -10,6 +10,7 @@ session costs none. States: see ``instance``.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, final
@@ -26,6 +27,7 @@ from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.launch import Prepared, start_process
 from tidegate.hosts.plugin_log import PluginLog
+from tidegate.hosts.processes import oom_kills
 from tidegate.hosts.reading import read_all, unread
 from tidegate.hosts.stderr import StandardError
 from tidegate.hosts.talk import Talk
@@ -69,6 +71,9 @@ class LocalInstance:
         self.ready_after = 0.0
         self.idle_since = self.started_at
         self.abandoned = 0
+        self.memory = 0
+        self._limit: dict[str, Any] = {}
+        self._ooms_before = oom_kills()
         self._silent_since = 0.0
         self._settings = settings
         self._environ = environ
@@ -147,6 +152,23 @@ class LocalInstance:
         """End the process now; its calls fail with ``why`` in the error. Does not wait."""
         self._reason = self._reason or why
         self._child.kill()
+
+    def condemn(self, setting: str, limit: int, used: int) -> None:
+        """End it for using more than ``setting`` admits; its calls say so. Called by ``care``.
+
+        The caller kills the other processes of the plugin.
+        """
+        kind = "plugin_oom" if setting == "TIDEGATE_PLUGIN_MEMORY" else "plugin_limit"
+        log.warning(
+            "plugin over its limit",
+            plugin=self.prepared.identifier,
+            kind=kind,
+            setting=setting,
+            limit=limit,
+            used=used,
+        )
+        self._limit = {"limit": kind, "setting": setting, "allowed": limit, "used": used}
+        self.kill(f"{kind}: it used {used}, over its limit of {limit} ({setting})")
 
     # ------------------------------------------------------------------ sessions
 
@@ -305,8 +327,8 @@ class LocalInstance:
         self._stderr_pipe.close()
         self._decided.set()
         self._empty.set()
-        self._over.set()
         self._on_gone(self)
+        self._over.set()
 
     def _last_words(self) -> None:
         end = SYSTEM_CLOCK.monotonic() + _LAST_WORDS
@@ -347,9 +369,19 @@ class LocalInstance:
             "exit_code": ended.code,
             "signal": ended.signal,
             "stderr": stderr,
-            "oom": "MemoryError" in stderr,
+            "oom": self._ran_out_of_memory(ended, stderr),
+            **self._limit,
         }
         return (f"{self._reason}, {ended}" if self._reason else str(ended)), details
+
+    def _ran_out_of_memory(self, ended: Exit, stderr: str) -> bool:
+        if self._limit:
+            return bool(self._limit["limit"] == "plugin_oom")
+        if "MemoryError" in stderr:
+            return True
+        # Nobody of ours killed it, and the kernel killed for memory meanwhile.
+        killed = ended.signal == signal.SIGKILL and not self._reason and not self._stop_asked
+        return killed and oom_kills() > self._ooms_before
 
     def _become(self, state: State) -> None:
         check_transition(self.state, state)

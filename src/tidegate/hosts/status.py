@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.processes import look_at
 from tidegate.hosts.supervisor import Supervisor
 
 _ERROR_SHOWN: Final = 2000
 _TOTALS: Final = (
     "instances", "sessions", "waiting", "starts", "deaths", "opened", "served",
+    "ooms", "limited", "hangs",
     "backlog_bytes", "memory_bytes", "lines", "late", "noise", "damaged",
 )  # fmt: skip
 
@@ -55,7 +56,10 @@ def _figures(supervisor: Supervisor) -> dict[str, Any]:
         "opened": sum(one.opened for one in instances),
         "served": sum(one.served for one in instances),
         "backlog_bytes": sum(one.backlog for one in instances),
-        "memory_bytes": sum(_memory(one.pid) for one in instances),
+        "ooms": supervisor.ooms,
+        "limited": supervisor.limited,
+        "hangs": supervisor.hangs,
+        "memory_bytes": sum(_memory(one) for one in instances),
         "lines": sum(one.lines for one in counters),
         "late": sum(one.late for one in counters),
         "noise": sum(one.noise for one in counters),
@@ -71,18 +75,13 @@ def _instance(instance: LocalInstance) -> dict[str, Any]:
         "served": instance.served,
         "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
         "ready_after": round(instance.ready_after, 3),
-        "memory_bytes": _memory(instance.pid),
+        "memory_bytes": _memory(instance),
     }
 
 
-def _memory(pid: int) -> int:
-    """Resident bytes of a process; 0 when it is gone."""
-    try:
-        for line in (
-            Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        ):
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass  # it ended meanwhile
-    return 0
+def _memory(instance: LocalInstance) -> int:
+    """Resident bytes of an instance and what it started, as they were last looked at."""
+    if instance.memory:
+        return instance.memory
+    process = look_at(instance.pid)
+    return process.memory if process is not None else 0

@@ -75,7 +75,8 @@ class Supervisor:
         self.settings = settings
         self.restarts = Restarts(settings.tidegate_quarantine)
         self.starts = 0
-        self.refused = 0
+        #: Instances that were stopped at their memory limit, at another one, for hanging.
+        self.ooms = self.limited = self.hangs = 0
         self.last_error = ""
         self.sessions = 0
         self.pool: list[LocalInstance] = []

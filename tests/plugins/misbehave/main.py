@@ -14,6 +14,8 @@ if __name__ == "__main__":
     if START == "silent":
         print("thinking about it", file=sys.stderr, flush=True)
         time.sleep(3600)
+    if START == "out_of_memory":
+        print("MemoryError", file=sys.stderr, flush=True)
     if START == "ignore_term":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -201,3 +201,59 @@ def not_reading(tool: Tool, given: dict[str, Any]) -> Answer:
 def store(tool: Tool, given: dict[str, Any]) -> Answer:
     tool.session.storage.set("key", b"value")
     yield tool.create_text_message("stored")
+
+
+def burn(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Use a whole core, and give nobody else a turn."""
+    yield tool.create_text_message("burning")
+    end = time.perf_counter() + float(given["long"])
+    while time.perf_counter() < end:
+        sum(range(1000))
+    yield tool.create_text_message("cold")
+
+
+def deadlock(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Stand still with every session of this process, without being stopped."""
+    if given.get("speak", True):
+        yield tool.create_text_message("still here")
+    signal.pause()
+    yield tool.create_text_message("never")
+
+
+def eat(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Take memory, in a child process when asked to, and keep it."""
+    yield tool.create_text_message("eating")
+    size = int(given["size"])
+    if given.get("child"):
+        code = f"b = bytearray({size}); b[::4096] = b'x' * len(b[::4096]); input()"
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        time.sleep(60)
+    kept = []
+    for _ in range(size >> 20):
+        kept.append(b"\xff" * (1 << 20))
+        time.sleep(0.001)
+    time.sleep(60)
+    yield tool.create_text_message(f"ate {len(kept)}")
+
+
+def breed(tool: Tool, given: dict[str, Any]) -> Answer:
+    """A small fork bomb: processes that wait, as many as asked for."""
+    yield tool.create_text_message("breeding")
+    kept = [subprocess.Popen(["sleep", "300"]) for _ in range(int(given["count"]))]
+    yield tool.create_text_message(f"bred {len(kept)}")
+    time.sleep(float(given.get("pause", 60)))
+
+
+def escape(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Processes that leave group, session and parent behind, with an empty environment."""
+    script = "setsid sh -c 'sleep 300 & echo $!; wait' & wait"
+    child = subprocess.Popen(
+        ["/usr/bin/setsid", "sh", "-c", script],
+        env={"PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+    )
+    pid = child.stdout.readline().decode().strip()
+    yield tool.create_text_message(f"{pid} {child.pid}")
+    time.sleep(float(given.get("pause", 0)))
+    if given.get("die"):
+        os._exit(1)

@@ -1,0 +1,290 @@
+"""Looks after the plugins of a host from time to time: one greenlet, one look at /proc.
+
+| what it sees                              | what it does                                       |
+|-------------------------------------------|----------------------------------------------------|
+| memory or processes over the limit        | stopped; calls say `plugin_oom` or `plugin_limit`  |
+| a stopped process (T) while calls wait    | after TIDEGATE_STOPPED_LIMIT replaced, calls end   |
+| calls that nothing is heard of            | new ones go elsewhere; it ends its own and goes    |
+| CPU burnt for calls that are over         | a new instance takes its place                     |
+| memory or age over the mark of recycling  | a new instance takes its place                     |
+| calls wait, or all instances are busy     | one more instance, up to the maximum               |
+| instances without sessions                | those beyond the minimum end; idle plugins stop    |
+| what a dead plugin left behind            | killed; collected where the host adopts orphans    |
+
+Nothing here is on the way of a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+import gevent
+from gevent.event import Event
+
+from tidegate.clock import SYSTEM_CLOCK
+from tidegate.environments import children
+from tidegate.hosts.instance import State
+from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.processes import Families, Process, kill, look_at, scan, waited_for_cpu
+from tidegate.hosts.supervisor import Supervisor
+from tidegate.settings import Settings
+from tidegate.telemetry.logs import get_log
+
+log = get_log("hosts")
+
+_TICK: Final = 0.5
+_DOZE: Final = 2.0
+#: Share of a core from which on an instance is busy.
+_BUSY: Final = 0.8
+#: Rounds of killing before what forks faster than it dies is left to the next look.
+_ROUNDS: Final = 20
+
+
+@dataclass(slots=True)
+class _Record:
+    """What was seen of one instance; times are monotonic, 0 is never."""
+
+    looked_at: float = 0.0
+    cpu: float = 0.0
+    busy_since: float = 0.0
+    stopped_since: float = 0.0
+
+
+@final
+class Care:
+    """One per host. ``adopts`` says that every child of this process is a plugin's or a build's.
+
+    Then what plugins orphan comes to this process (PR_SET_CHILD_SUBREAPER) and is ended here.
+    """
+
+    def __init__(self, supervisors: Callable[[], list[Supervisor]]) -> None:
+        self.adopts = False
+        self.dozing = False
+        self._supervisors = supervisors
+        self._families = Families()
+        self._records: dict[LocalInstance, _Record] = {}
+        self._waiting_since: dict[Supervisor, float] = {}
+        self._wake = Event()
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Begin to look. Called when the host has its first plugin. Idempotent."""
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Look no more. Called when the host stops, after its plugins ended."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+
+    def wake(self) -> None:
+        """Look soon: something happens after a quiet time."""
+        self.dozing = False
+        self._wake.set()
+
+    def bury(self, leader: int) -> None:
+        """The process ``leader`` ended: end all that it left. Called once per instance."""
+        for _ in range(_ROUNDS):
+            left = self._families.orphans_of(leader, scan())
+            if not left:
+                break
+            log.info("processes of a dead plugin killed", count=len(left))
+            kill(left)
+            gevent.sleep(0.01)
+        self._families.forget(leader)
+        self._collect()
+
+    # ------------------------------------------------------------------ one look
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            supervisors = self._supervisors()
+            quiet = not any(one.sessions or one.waiting or one.starting for one in supervisors)
+            self.dozing = quiet
+            self._wake.wait(_DOZE if quiet else _TICK)
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking after plugins failed")
+
+    def look(self) -> None:
+        """Look at everything once and do what has to be done."""
+        supervisors = self._supervisors()
+        running = {
+            one.pid: (supervisor, one)
+            for supervisor in supervisors
+            for one in supervisor.instances
+            if one.state not in (State.NEW, State.GONE, State.FAILED)
+        }
+        processes = scan()
+        families = self._families.sort(processes, running)
+        now = SYSTEM_CLOCK.monotonic()
+        for pid, (supervisor, instance) in running.items():
+            self._look_at(supervisor, instance, families[pid], now)
+        for supervisor in supervisors:
+            self._scale(supervisor, now)
+        known = {instance for _, instance in running.values()}
+        self._records = {one: kept for one, kept in self._records.items() if one in known}
+        self._collect(processes)
+
+    def _look_at(
+        self, supervisor: Supervisor, instance: LocalInstance, family: list[Process], now: float
+    ) -> None:
+        memory = sum(one.memory for one in family)
+        instance.memory = memory
+        if self._over_limit(supervisor, instance, family, memory):
+            return
+        record = self._records.setdefault(instance, _Record())
+        # Time in which it would have run and was not let is as good as time that it ran.
+        wanted = sum(one.cpu for one in family) + waited_for_cpu(instance.pid)
+        self._measure(record, wanted, now)
+        leader = next((one for one in family if one.pid == instance.pid), None)
+        if leader is not None and self._is_stopped(supervisor, instance, record, leader, now):
+            return
+        if instance in supervisor.pool:
+            self._judge(supervisor, instance, record, now)
+
+    def _over_limit(
+        self, supervisor: Supervisor, instance: LocalInstance, family: list[Process], memory: int
+    ) -> bool:
+        settings = supervisor.settings
+        if settings.tidegate_isolation == "0":
+            return False
+        if settings.tidegate_plugin_memory and memory > settings.tidegate_plugin_memory:
+            supervisor.ooms += 1
+            instance.condemn("TIDEGATE_PLUGIN_MEMORY", settings.tidegate_plugin_memory, memory)
+        elif 0 < settings.tidegate_plugin_processes < len(family):
+            supervisor.limited += 1
+            processes = settings.tidegate_plugin_processes
+            instance.condemn("TIDEGATE_PLUGIN_PROCESSES", processes, len(family))
+        else:
+            return False
+        kill(family)
+        return True
+
+    def _measure(self, record: _Record, cpu: float, now: float) -> None:
+        passed = now - record.looked_at
+        if record.looked_at and passed > 0:
+            # A child that ended takes its time with it: then nothing can be said.
+            busy = (cpu - record.cpu) / passed >= _BUSY
+            record.busy_since = (record.busy_since or record.looked_at) if busy else 0.0
+        record.looked_at, record.cpu = now, cpu
+
+    def _is_stopped(
+        self,
+        supervisor: Supervisor,
+        instance: LocalInstance,
+        record: _Record,
+        leader: Process,
+        now: float,
+    ) -> bool:
+        """SIGSTOP, or a debugger of somebody: nothing will come of it while calls wait."""
+        if leader.state not in ("T", "t") or not (instance.load or supervisor.waiting):
+            record.stopped_since = 0.0
+            return False
+        record.stopped_since = record.stopped_since or now
+        limit = supervisor.settings.tidegate_stopped_limit
+        if now - record.stopped_since < limit:
+            return False
+        log.warning("stopped plugin replaced", plugin=supervisor.identifier, pid=instance.pid)
+        supervisor.hangs += 1
+        instance.kill(f"its process was stopped for {limit:g} s while calls waited")
+        return True
+
+    def _judge(
+        self, supervisor: Supervisor, instance: LocalInstance, record: _Record, now: float
+    ) -> None:
+        settings = supervisor.settings
+        age = now - instance.started_at
+        burning = now - record.busy_since if record.busy_since else 0.0
+        if instance.stalled(settings.tidegate_stall_limit):
+            self._stalled(supervisor, instance)
+        elif 0 < settings.tidegate_recycle_memory < instance.memory:
+            supervisor.replace(instance, "memory over TIDEGATE_RECYCLE_MEMORY")
+        elif 0 < settings.tidegate_recycle_age < age:
+            supervisor.replace(instance, "older than TIDEGATE_RECYCLE_AGE")
+        elif instance.abandoned and 0 < _patience(instance, settings) < burning:
+            supervisor.replace(instance, "burns CPU for calls that are over")
+
+    def _stalled(self, supervisor: Supervisor, instance: LocalInstance) -> None:
+        """Calls pass it by already; once another one serves, it only ends its own."""
+        others = [one for one in supervisor.pool if one is not instance and one.usable]
+        if others:
+            log.warning("silent plugin replaced", plugin=supervisor.identifier, pid=instance.pid)
+            supervisor.hangs += 1
+            supervisor.retire(instance)
+
+    # ------------------------------------------------------------------ how many
+
+    def _scale(self, supervisor: Supervisor, now: float) -> None:
+        pool = supervisor.pool
+        if supervisor.waiting and pool:
+            since = self._waiting_since.setdefault(supervisor, now)
+        else:
+            self._waiting_since.pop(supervisor, None)
+            since = now
+        if not pool or supervisor.starting:
+            return
+        settings = supervisor.settings
+        room = len(pool) < settings.tidegate_instances_max
+        if room and (
+            now - since > settings.tidegate_scale_wait or self._all_busy(supervisor, settings, now)
+        ):
+            supervisor.more("calls wait, or all instances are busy")
+        elif not supervisor.waiting:
+            self._shrink(supervisor, settings, now)
+
+    def _all_busy(self, supervisor: Supervisor, settings: Settings, now: float) -> bool:
+        """Every instance works at full speed, and some have more than one session for it."""
+        pool = supervisor.pool
+        if sum(one.load for one in pool) <= len(pool):
+            return False
+        records = [self._records.get(one) for one in pool]
+        wait = settings.tidegate_scale_wait
+        return all(one and one.busy_since and now - one.busy_since >= wait for one in records)
+
+    def _shrink(self, supervisor: Supervisor, settings: Settings, now: float) -> None:
+        pool = supervisor.pool
+        idle = [one for one in pool if not one.load]
+        plugin_id = supervisor.identifier.partition(":")[0]
+        stop = settings.tidegate_idle_stop
+        pinned = not stop or plugin_id in settings.tidegate_pinned
+        if not pinned and all(not one.load and now - one.idle_since > stop for one in pool):
+            log.info("idle plugin stopped", plugin=supervisor.identifier)
+            for one in idle:
+                supervisor.retire(one)
+            return
+        for one in reversed(idle):
+            if len(pool) <= settings.tidegate_instances_min:
+                return
+            if now - one.idle_since > settings.tidegate_scale_idle:
+                supervisor.retire(one)
+
+    # ------------------------------------------------------------------ orphans
+
+    def _collect(self, processes: dict[int, Process] | None = None) -> None:
+        """End and collect what came to this process when its parent ended."""
+        if not self.adopts:
+            return
+        own, ours = os.getpid(), children()
+        for process in (processes or scan()).values():
+            if process.parent != own or process.pid in ours:
+                continue
+            if process.alive and not self._families.knows(process):
+                log.info("stray process killed", pid=process.pid)
+                kill([process])
+            now = look_at(process.pid)
+            if now is not None and not now.alive and now.parent == own:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+
+
+def _patience(instance: LocalInstance, settings: Settings) -> float:
+    """Seconds that it may use all of a core; more while it may be working for open calls."""
+    return settings.tidegate_burn_limit * (6 if instance.load else 1)
