@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gevent import monkey
 
 from tests.hosting import working_path
 
@@ -207,9 +210,11 @@ class Stack:
     def stop(self) -> int:
         """TERM, as Ctrl-C does; the exit code."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(WAIT)
+        code = self.process.poll()
+        if code is not None:
+            return code
+        self.process.send_signal(signal.SIGTERM)
+        return _exit_code(self.process)
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -220,6 +225,23 @@ class Stack:
         except OSError:
             return False
         return status == 200 and all((self.home / "run" / f"{r}.pid").exists() for r in ROLES)
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Its code when it has ended. Not by Popen.wait: under gevent that hangs when anybody took
+    gevent's handler of SIGCHLD away since the start (the hygiene of conftest.py does).
+    """
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        assert select.select([descriptor], [], [], WAIT)[0], f"no end within {WAIT} s"
+    finally:
+        os.close(descriptor)
+    try:
+        _, status = monkey.get_original("os", "waitpid")(process.pid, 0)
+    except ChildProcessError:  # that handler is there, and was faster
+        return process.wait(WAIT)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode
 
 
 def innermost(envelope: dict[str, Any]) -> dict[str, Any]:

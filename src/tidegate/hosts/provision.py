@@ -131,6 +131,10 @@ class Provision:
             _clear(doomed)
         self._environments.release(_user(parsed))
 
+    def package(self, identifier: str) -> bytes:
+        """An uploaded package. PackageUnknown, or PluginStartFailed when the store is away."""
+        return self._load(PluginIdentifier.parse(identifier))
+
     def sweep(self) -> None:
         """Delete what was being unpacked, built or removed when a host was killed."""
         for folder in self._settings.working_path.glob("*/.tmp-*"):
@@ -203,7 +207,8 @@ def _read_facts(folder: Path) -> dict[str, str] | None:
 
 def _is_whole(prepared: Prepared) -> bool:
     """Whether what was prepared earlier is still on the disk."""
-    return _facts_of(prepared.folder).exists() and os.access(prepared.python, os.X_OK)
+    folder = prepared.folder
+    return folder.is_dir() and _facts_of(folder).exists() and os.access(prepared.python, os.X_OK)
 
 
 def _user(parsed: PluginIdentifier) -> str:
