@@ -212,3 +212,51 @@ def test_T15_the_deadline_holds_on_every_level(world, backcaller):
     answer = world.start(backcaller, "llm", slow, seconds=1.5)
     assert answer.wait(3).error_type == "DeadlineExceeded"
     assert world.wait_idle(1)
+
+
+# --------------------------------------------------------------------------- the sample agent
+
+
+@pytest.fixture(scope="module")
+def scout(shared) -> str:
+    """The sample agent with the sample model; the sample tool is there."""
+    shared[0].add(EXAMPLES / "parrot")
+    return shared[0].add(EXAMPLES / "scout")
+
+
+def test_the_sample_agent_uses_the_sample_model_and_the_sample_tool(world, scout):
+    params = {
+        "query": "Ada",
+        "model": {
+            "provider": "tidegate/parrot/parrot",
+            "model": "parrot",
+            "mode": "chat",
+            "completion_params": {"pause": 0},
+        },
+    }
+    data = {
+        "agent_strategy_provider": "scout",
+        "agent_strategy": "scout",
+        "agent_strategy_params": params,
+    }
+    answer = world.open(scout, "agent_strategy", "invoke_agent_strategy", data).wait()
+    assert answer.error is None
+    text = "".join(one["message"]["text"] for one in answer.chunks if one["type"] == "text")
+    greeting = "Hello, Ada! Nice to meet you.\n"
+    assert text.startswith(greeting + "Tides come and go")
+    assert text.endswith(greeting)
+    steps = [one["message"] for one in answer.chunks if one["type"] == "log"]
+    assert [step["status"] for step in steps] == ["start", "success"] * 3
+    assert world.wait_idle()
+
+
+def test_the_sample_agent_needs_nothing_but_a_query(world, scout):
+    data = {
+        "agent_strategy_provider": "scout",
+        "agent_strategy": "scout",
+        "agent_strategy_params": {"query": "world"},
+    }
+    answer = world.open(scout, "agent_strategy", "invoke_agent_strategy", data)
+    assert answer.first().error is None
+    answer.call.cancel()
+    assert world.wait_idle(1)

@@ -99,29 +99,50 @@ def _tell(settings: Settings, target: Target, chosen: list[Package]) -> None:
     if tools:
         lines += ["", "Paste this to see a plugin stream its answer:", ""]
         lines += [curl_line(target, tools[0]), ""]
+    agents = [one for one in chosen if one.declaration(verified=True).get("agent_strategy")]
+    if agents:
+        lines += ["And this to see an agent call a model and a tool through its host:", ""]
+        lines += [curl_line(target, agents[0]), ""]
     lines += ["Ctrl-C stops everything.", ""]
     click.echo("\n".join(lines))
 
 
 def curl_line(target: Target, package: Package) -> str:
-    """One line for a shell that invokes the first tool of a plugin."""
-    provider: Any = package.declaration(verified=True)["tool"]
-    tool = provider["tools"][0]
-    parameters = {
-        one["name"]: one.get("default") or _SAMPLES.get(one.get("type"), "world")
-        for one in tool.get("parameters") or []
-    }
-    body = {
-        "user_id": "me",
-        "data": {
-            "provider": provider["identity"]["name"],
-            "tool": tool["identity"]["name"],
-            "tool_parameters": parameters,
-            "credentials": {},
-        },
-    }
-    words = ["curl", "-N", "-sS", f"{target.base}/plugin/{target.tenant}/dispatch/tool/invoke"]
+    """One line for a shell that invokes the first tool, or agent strategy, of a plugin."""
+    declaration = package.declaration(verified=True)
+    route, data = _tool_call(declaration) if declaration.get("tool") else _agent_call(declaration)
+    body = {"user_id": "me", "data": data}
+    words = ["curl", "-N", "-sS", f"{target.base}/plugin/{target.tenant}/dispatch/{route}"]
     words += ["-H", f"X-Api-Key: {target.key.reveal()}"]
     words += ["-H", f"X-Plugin-ID: {package.identifier.plugin_id}"]
     words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     return shlex.join(words)
+
+
+def _tool_call(declaration: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    provider = declaration["tool"]
+    tool = provider["tools"][0]
+    return "tool/invoke", {
+        "provider": provider["identity"]["name"],
+        "tool": tool["identity"]["name"],
+        "tool_parameters": _samples(tool, required_only=False),
+        "credentials": {},
+    }
+
+
+def _agent_call(declaration: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    provider = declaration["agent_strategy"]
+    strategy = provider["strategies"][0]
+    return "agent_strategy/invoke", {
+        "agent_strategy_provider": provider["identity"]["name"],
+        "agent_strategy": strategy["identity"]["name"],
+        "agent_strategy_params": _samples(strategy, required_only=True),
+    }
+
+
+def _samples(thing: dict[str, Any], *, required_only: bool) -> dict[str, Any]:
+    return {
+        one["name"]: one.get("default") or _SAMPLES.get(one.get("type"), "world")
+        for one in thing.get("parameters") or []
+        if one.get("required") or not required_only
+    }
