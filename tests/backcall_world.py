@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import gevent
 
-from tests.hosting import Answer, host_settings, package_of
+from tests.hosting import PLUGINS, Answer, host_settings, package_of
 from tidegate import host_entrypoint
 from tidegate.link import LinkClient
 from tidegate.packages import open_package
@@ -29,6 +30,23 @@ from tidegate.wire.heads import PluginHead
 from tidegate.wire.session import request_line
 
 TENANT = "0198c5d2-0000-7000-8000-00000000000b"
+
+
+class TimedAnswer(Answer):
+    """Knows how long after its last chunk its end came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_chunk = 0.0
+        self.closing = 0.0
+
+    def push(self, body: bytes) -> None:
+        self.last_chunk = time.monotonic()
+        super().push(body)
+
+    def finish(self) -> None:
+        self.closing = time.monotonic() - self.last_chunk
+        super().finish()
 
 
 class World:
@@ -71,7 +89,7 @@ class World:
         head = PluginHead(
             identifier, session, type, action, tenant, seconds, "caller", user=user, trace=trace
         )
-        answer = Answer()
+        answer = TimedAnswer()
         answer.call = self.client.open(head, line, answer)  # type: ignore[attr-defined]
         return answer
 
@@ -84,6 +102,20 @@ class World:
             "tool_parameters": {"what": what, **given},
         }
         return self.open(identifier, "tool", "invoke_tool", data, **more)
+
+    def start_agent(self, identifier: str, what: str, given: dict[str, Any]) -> Answer:
+        """Open a session of the backagent's strategy."""
+        data = {
+            "agent_strategy_provider": "backagent",
+            "agent_strategy": "ask",
+            "agent_strategy_params": {"what": what, **given},
+        }
+        return self.open(identifier, "agent_strategy", "invoke_agent_strategy", data)
+
+    def add_agent(self) -> str:
+        """The backagent, with what the backcaller can ask."""
+        asking = (PLUGINS / "backcaller" / "asking.py").read_text(encoding="utf-8")
+        return self.add(PLUGINS / "backagent", files={"asking.py": asking})
 
     def ask(self, identifier: str, what: str, **given: Any) -> list[Any]:
         """The results of one function of the backcaller; the test fails when the call does."""

@@ -134,6 +134,19 @@ def test_T21_each_type_is_answered_from_an_endpoint_and_a_thread(dify, world, ba
     assert dify.calls[0].body["user_id"] == ""  # sessions of endpoints have no user
 
 
+@pytest.fixture(scope="module")
+def agent(shared) -> str:
+    """The backcaller as an agent strategy."""
+    return shared[1].add_agent()
+
+
+@pytest.mark.parametrize("what", EXPECTED)
+def test_T21_each_type_is_answered_from_an_agent(dify, world, agent, what):
+    answer = world.start_agent(agent, what, {}).wait()
+    assert answer.error is None
+    assert results(answer) == EXPECTED[what]
+
+
 def test_storage_is_answered_here(dify, world, backcaller):
     assert world.ask(backcaller, "storage", opt="set", key="k", size=5) == [{"done": "set"}]
     assert world.ask(backcaller, "storage", opt="get", key="k") == [{"size": 5}]

@@ -256,6 +256,12 @@ def ask_from_thread(session: Session, given: Given) -> Results:
     yield from found
 
 
+def ask_two(session: Session, given: Given) -> Results:
+    """No back-call: two results, for tools that are called by others."""
+    yield {"n": 1}
+    yield {"n": 2}
+
+
 def ask_many(session: Session, given: Given) -> Results:
     """``count`` times another function at once; how many results each brought."""
     found: list[list[dict[str, Any]]] = [[] for _ in range(int(given["count"]))]
@@ -278,7 +284,9 @@ def ask_agent(session: Session, given: Given) -> Results:
             yield {"text": chunk.delta.message.content}
         for _ in range(1 + round):
             tool = session.tool.invoke_builtin_tool(
-                given.get("tool_provider", "time"), given.get("tool", "now"), {"name": "a"}
+                given.get("tool_provider", "time"),
+                given.get("tool", "now"),
+                given.get("parameters", {}),
             )
             for message in tool:
                 yield {"type": message.type.value}

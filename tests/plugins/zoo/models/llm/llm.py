@@ -61,6 +61,8 @@ def _answer(model, credentials, messages, parameters, user) -> str:
     prompt = messages[-1].content
     if prompt == "rate limit":
         raise PermissionError("slow down")
+    if model == "short":
+        return "two words"
     if prompt == "no json":
         return "I would rather not"
     if "json_schema" in parameters:
