@@ -119,6 +119,12 @@ class Unauthorized(RequestRefused):
     status = 401
 
 
+class TooManyGuesses(Unauthorized):
+    """Many wrong keys came from this address. Details: retry_after (seconds)."""
+
+    status = 429
+
+
 class PermissionRefused(RequestRefused):
     """The manifest does not grant what the request asks for."""
 

@@ -10,7 +10,6 @@ gunicorn then writes no access line of its own, so this room writes one for ever
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import monotonic
@@ -21,12 +20,12 @@ from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from tidegate.api.body import RequestBody, ServedBody, WholeBody
 from tidegate.api.following import FollowingRequests, may_follow
+from tidegate.api.keys import Keys
 from tidegate.api.streaming import OpenStreams, SocketStream, headers_of, iterate
 from tidegate.api.transmit import answer_on, hang_up, status_line
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (
     Answer,
-    Auth,
     Kind,
     Request,
     Response,
@@ -35,7 +34,7 @@ from tidegate.doors.routes import (
     StreamResponse,
     Takeover,
 )
-from tidegate.errors import InternalFailure, Stopping, TidegateError, Unauthorized
+from tidegate.errors import InternalFailure, Stopping, TidegateError
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
 from tidegate.telemetry.access import AccessLog
@@ -48,8 +47,8 @@ type StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 #: Endpoint label of requests that no route serves.
 UNKNOWN: Final = "unknown"
 HEALTH_PATH: Final = "/health/check"
+LIVE_PATH: Final = "/health/live"
 _RETRY_AFTER: Final = 1
-_HEADERS: Final = {Auth.KEY: "HTTP_X_API_KEY", Auth.ADMIN: "HTTP_X_ADMIN_API_KEY"}
 
 
 @final
@@ -74,10 +73,7 @@ class Application:
         self._settings = settings
         self._streams = streams
         self._load = load
-        self._keys = {
-            Auth.KEY: settings.server_key.reveal().encode(),
-            Auth.ADMIN: settings.admin_api_key.reveal().encode(),
-        }
+        self._keys = Keys(settings)
         self._access = AccessLog(settings)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -144,13 +140,8 @@ class Application:
         return replace(answer, close=True) if body.broken else answer
 
     def _admit(self, route: Route, environ: dict[str, Any]) -> None:
-        key = self._keys.get(route.auth)
-        if key is not None:
-            given = environ.get(_HEADERS[route.auth], "").encode("latin-1", "replace")
-            if not key or not hmac.compare_digest(given, key):
-                metrics.REQUESTS_REFUSED.labels("unauthorized").inc()
-                raise Unauthorized("unauthorized")
-        if self._streams.draining:
+        self._keys.require(route.auth, environ)
+        if self._streams.draining and route.pattern != LIVE_PATH:
             metrics.REQUESTS_REFUSED.labels("stopping").inc()
             raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
 

@@ -248,6 +248,14 @@ debug_sessions = Table(
 )
 """Plugins that are connected for debugging; ``owner`` is the host that holds the connection."""
 
+ticks = Table(
+    "tidegate_ticks",
+    metadata,
+    Column("id", String(127), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+"""When each entry of the schedule last went out, in milliseconds of wall time."""
+
 set_aside = Table(
     "tidegate_set_aside",
     metadata,

@@ -10,6 +10,7 @@ from tidegate.installs import RUN_JOB
 from tidegate.jobs import UPKEEP, celery_settings
 from tidegate.settings import Settings
 from tidegate.worker.services import HostOf, Services
+from tidegate.worker.ticking import scheduler_for
 
 RESUME: Final = "tidegate.schedule.resume"
 CLEAN: Final = "tidegate.schedule.clean"
@@ -41,7 +42,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # kept in memory: intervals only, and a shelf on disk breaks at an untimely end
-        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_scheduler": scheduler_for(settings),
         "beat_schedule": {
             RESUME: _every(RESUME, _RESUME_EVERY),
             CLEAN: _every(CLEAN, _CLEAN_EVERY),
