@@ -23,14 +23,18 @@ from gevent.pool import Group
 from tidegate.wire.inner_api import frame
 
 KEY = "inner-key-of-the-test"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+CLOSE = b"Connection: close\r\n"
 
 
 class Exchange:
     """One request and the connection to answer it on."""
 
-    def __init__(self, sock: Any, path: str, headers: dict[str, str], body: bytes) -> None:
+    def __init__(
+        self, sock: Any, path: str, headers: dict[str, str], body: bytes, extra: bytes
+    ) -> None:
         self.sock = sock
+        self._extra = extra + b"\r\n"
         self.path = path
         self.headers = headers
         self.raw = body
@@ -40,11 +44,12 @@ class Exchange:
         """Answer with JSON and a length."""
         body = json.dumps(value).encode()
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
-        self.sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        length = b"Content-Length: %d\r\n" % len(body)
+        self.sock.sendall(head.encode() + length + self._extra + body)
 
     def begin(self) -> None:
         """The head of a stream."""
-        self.sock.sendall(HEAD)
+        self.sock.sendall(HEAD + self._extra)
 
     def piece(self, data: bytes) -> None:
         """One HTTP chunk."""
@@ -77,9 +82,13 @@ def stream(*chunks: Any, pause: float = 0.0) -> Handler:
 
 
 class FakeDify:
-    """The server. ``calls`` keeps every request, ``left`` is set when a client closed early."""
+    """The server. ``calls`` keeps every request, ``left`` is set when a client closed early.
+
+    ``keeps_alive`` off: no connection stays open between two tests that share this one.
+    """
 
     def __init__(self) -> None:
+        self.keeps_alive = True
         self.calls: list[Exchange] = []
         self.connections = 0
         self.open = 0
@@ -122,6 +131,8 @@ class FakeDify:
             try:
                 while exchange := self._read(sock, file):
                     self._answer(exchange)
+                    if not self.keeps_alive:
+                        return
             except OSError:
                 self.left.set()
 
@@ -135,7 +146,7 @@ class FakeDify:
             headers[name.lower()] = value.strip()
         body = file.read(int(headers["content-length"]))
         path = first.split(" ")[1].removeprefix("/inner/api/")
-        return Exchange(sock, path, headers, body)
+        return Exchange(sock, path, headers, body, b"" if self.keeps_alive else CLOSE)
 
     def _answer(self, exchange: Exchange) -> None:
         self.calls.append(exchange)

@@ -67,6 +67,7 @@ def shared(tmp_path_factory):
     with fake_dify() as dify:
         home = tmp_path_factory.mktemp("backcalls")
         script(dify)
+        dify.keeps_alive = False
         with back_call_world(home, **dify.environ) as world:
             backcaller = world.add(PLUGINS / "backcaller")
             world.ask(backcaller, "moderation")  # opens the link, which then stays,

@@ -83,6 +83,7 @@ class InnerClient:
         those too.
         """
         connection = self._connection()
+        response: http.client.HTTPResponse | None = None
         whole = False
         try:
             with self._named_errors():
@@ -95,6 +96,9 @@ class InnerClient:
                 self._keep(connection)
             else:
                 connection.close()
+                if response is not None:
+                    # the library hands the socket over to an answer that closes its connection
+                    response.close()
 
     def read(self, response: http.client.HTTPResponse) -> bytes:
         """What came of the answer's body; empty at its end."""
@@ -157,10 +161,13 @@ class InnerClient:
     def _reap(self) -> None:
         """Body of the greenlet that closes what was kept too long, while anything is kept."""
         while self._kept:
-            old = time.monotonic() - KEPT_SECONDS
-            while self._kept and self._kept[0][0] <= old:
-                self._kept.pop(0)[1].close()
-            gevent.sleep(KEPT_SECONDS)
+            oldest, connection = self._kept[0]
+            left = oldest + KEPT_SECONDS - time.monotonic()
+            if left > 0:
+                gevent.sleep(left)
+            else:
+                del self._kept[0]
+                connection.close()
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

@@ -319,8 +319,10 @@ def test_an_early_refusal_of_a_long_request_is_understood(desk, dify, caller):
 # --------------------------------------------------------------------------- connections
 
 
-def test_an_abandoned_call_aborts_its_request_at_once(desk, dify, caller):
+@pytest.mark.parametrize("keeps_alive", [True, False])
+def test_an_abandoned_call_aborts_its_request_at_once(desk, dify, caller, keeps_alive):
     went = Event()
+    dify.keeps_alive = keeps_alive
 
     def handle(exchange: Any) -> None:
         exchange.begin()
