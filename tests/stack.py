@@ -3,6 +3,9 @@
 with running_stack(home, TIDEGATE_OUTPUT_SCHEMA="enforce") as stack:
     stack.install(package)
     stack.call("tidegate/hello", "tool/invoke", {...})
+
+A test that has to hold on both databases and brokers takes the fixture ``either_stack`` (import it
+by its name); it costs a start more, so few do.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from gevent import monkey
 
 from tests.hosting import working_path
+from tests.servers import PostgresServer, RedisServer
 
 TENANT = "00000000-0000-4000-8000-00000000000a"
 ROLES = ("api", "worker", "beat", "host")
@@ -61,12 +66,13 @@ class Stack:
         self.home = home
         self.port = port
         self.log = log
+        self.server_key = ""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def key(self) -> str:
-        """What the first start wrote."""
-        return (self.home / "keys" / "server.key").read_text().strip()
+        """The one given by SERVER_KEY, else what the first start wrote."""
+        return self.server_key or (self.home / "keys" / "server.key").read_text().strip()
 
     def pid(self, role: str) -> int:
         """Process id of a role."""
@@ -222,7 +228,7 @@ class Stack:
         assert code is None, f"up ended with {code}: {self.log.read_text()[-3000:]}"
         try:
             status, _ = self.ask("GET", "/health/check")
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         return status == 200 and all((self.home / "run" / f"{r}.pid").exists() for r in ROLES)
 
@@ -278,6 +284,7 @@ def running_stack(home: Path, **variables: str) -> Iterator[Stack]:
         "TIDEGATE_GRACE": "5",
         **variables,
     }
+    stack.server_key = variables.get("SERVER_KEY", "")
     try:
         stack.start(environ)
         yield stack
@@ -285,6 +292,28 @@ def running_stack(home: Path, **variables: str) -> Iterator[Stack]:
         if stack.process is not None:
             code = stack.stop()
             assert code == 0, stack.log.read_text()[-3000:]
+
+
+@contextmanager
+def on_servers(postgres: PostgresServer, redis: RedisServer) -> Iterator[dict[str, str]]:
+    """A database and a key prefix of one stack's own, as settings for :func:`running_stack`."""
+    with postgres.database() as environ:
+        yield {**environ, **redis.environ, "REDIS_KEY_PREFIX": f"tidegate-{uuid.uuid4().hex}"}
+
+
+@pytest.fixture(scope="module", params=["embedded", "servers"])
+def either_stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """One Tidegate per module on SQLite and the embedded broker, then on PostgreSQL and Redis."""
+    home = tmp_path_factory.mktemp(request.param) / "tidegate"
+    if request.param == "embedded":
+        with running_stack(home) as stack:
+            yield stack
+        return
+    servers = (request.getfixturevalue("postgres"), request.getfixturevalue("redis"))
+    with on_servers(*servers) as variables, running_stack(home, **variables) as stack:
+        yield stack
 
 
 #: What a role needs of the machine: where programs are, and how to reach a package index.

@@ -57,6 +57,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": _transport_options(settings, url),
         "broker_use_ssl": _tls(settings, url),
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a worker that gives up is a worker that is gone
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_ignore_result": True,
