@@ -19,7 +19,7 @@ from tidegate.api.composition import application_for, services_for
 from tidegate.jobs.queue_file import QueueFile
 from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
-from tidegate.storage import declarations, installations, migrate
+from tidegate.storage import declarations, generation, installations, migrate
 from tidegate.testing.api_server import served
 from tidegate.testing.linked_host import LinkedHost, Plugin, linked_host
 
@@ -79,7 +79,8 @@ class World:
         text = json.dumps(WEATHER_DECLARATION if declaration is None else declaration)
         with self.services.database.write() as conn:
             done = installations.install(conn, tenant, identifier, text, source="package", meta={})
-        self.services.catalogue.invalidate(1 << 30)
+            now = generation.current(conn)
+        self.services.catalogue.invalidate(now)
         return done.installation.id
 
     def declare(self, identifier: str, declaration: Mapping[str, Any]) -> None:

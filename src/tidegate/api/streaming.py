@@ -135,6 +135,7 @@ class SocketStream:
         """
         source = self._answer.source
         outcome = Outcome.ERROR
+        plain: Response | None = None
         self._streams.add(source)
         self._streams.watches.add(self)
         try:
@@ -150,7 +151,7 @@ class SocketStream:
             self._streams.discard(source)
             source.close()
             self._answer.finished(outcome)
-            self._let_go()
+            self._let_go(plain)
         return plain or (self._own_head.status if self._own_head is not None else 200)
 
     def _forward(self) -> tuple[Outcome, Response | None]:
@@ -241,10 +242,14 @@ class SocketStream:
         self._answer.source.close()
         hang_up(self._sock)
 
-    def _let_go(self) -> None:
-        """Give the connection back for its next request, or end it where it cannot be kept."""
+    def _let_go(self, plain: Response | None) -> None:
+        """Give the connection back for its next request, or end it where it cannot be kept.
+
+        A plain answer is still to be sent on it, by whoever called.
+        """
         cut = self._head_sent and not self._whole
-        if self._gone or cut or self._closing or self._streams.draining:
+        over = cut or self._closing or self._streams.draining
+        if self._gone or (over and plain is None):
             hang_up(self._sock)
         else:
             self._sock.settimeout(None)

@@ -102,18 +102,19 @@ def escaped_path(raw_target: str, prefix: str, decoded: str) -> str:
 def sorted_query(query: str) -> str:
     """The query encoded anew, sorted by key; pairs that cannot be read are left out."""
     pairs = [pair for part in query.split("&") if (pair := _pair(part)) is not None]
-    return "&".join(f"{key}={value}" for key, value in sorted(pairs, key=lambda pair: pair[0]))
+    pairs.sort(key=lambda pair: pair[0])
+    return "&".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in pairs)
 
 
-def _pair(part: str) -> tuple[str, str] | None:
+def _pair(part: str) -> tuple[bytes, bytes] | None:
     if not part or ";" in part or _BAD_ESCAPE.search(part):
         return None
     key, _, value = part.partition("=")
-    return _encoded(key), _encoded(value)
+    return _decoded(key), _decoded(value)
 
 
-def _encoded(text: str) -> str:
-    return quote_plus(unquote_to_bytes(text.replace("+", " ")))
+def _decoded(text: str) -> bytes:
+    return unquote_to_bytes(text.replace("+", " "))
 
 
 # --------------------------------------------------------------------------- answers

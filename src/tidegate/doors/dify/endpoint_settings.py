@@ -62,7 +62,7 @@ def unmasked(settings: Values, before: Values, config: Config) -> dict[str, Any]
 
 def mask(secret: str) -> str:
     """``se********en``."""
-    if len(secret.encode("utf-8", "replace")) <= _SHORT:
+    if len(secret) <= _SHORT:
         return "*" * len(secret)
     return secret[:_SHOWN] + "*" * (len(secret) - 2 * _SHOWN) + secret[-_SHOWN:]
 

@@ -255,6 +255,8 @@ class HookAnswer:
         """See ``Reshaper``. Less than the plugin promised is not a whole answer."""
         if not self._headed:
             self._begin(b"")
+            if self._left is None and not self._without_body:
+                self._headers.append(("Content-Length", "0"))
         if self._left:
             raise ProtocolError(f"the answer lacks {self._left} bytes of its Content-Length")
 
