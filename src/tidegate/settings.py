@@ -254,6 +254,11 @@ class Settings:
     tidegate_start_limit: float = _setting(
         60.0, "Seconds in which a plugin must become ready.", least=0.1
     )
+    tidegate_keep_uploads: float = _setting(
+        86400.0,
+        "Seconds for which an uploaded package that nobody installs is kept; 0 keeps it for ever.",
+        least=0,
+    )
     tidegate_stop_grace: float = _setting(
         5.0, "Seconds between SIGTERM and SIGKILL of a plugin.", least=0
     )

@@ -134,6 +134,10 @@ class Environments:
                 self._collect(users.name.removesuffix(".users"), users)
 
     def sweep(self) -> None:
+    def users(self) -> set[str]:
+        """Everybody who was given an environment and has not given it back."""
+        return {mark.name for mark in self._root.glob("*.users/*")}
+
         """Delete what a killed host left half-built or half-removed. Called at a host's start."""
         for folder in [*self._root.glob(".tmp-*"), *self._root.glob(".gone-*")]:
             key = folder.name.split("-")[1]
@@ -228,8 +232,8 @@ class Environments:
 
     def _collect(self, key: str, users: Path) -> None:
         with self._locked(key, lambda step, message: None):
-            if any(users.iterdir()):
-                return
+            if not users.exists() or any(users.iterdir()):
+                return  # given back twice, or taken anew
             _remove(self._root / key)
             users.rmdir()
         log.info("environment removed", key=key)

@@ -7,6 +7,7 @@
 | restart | identifier | {step, message} … | starts a new process, lets the old one drain |
 | stop    | identifier | {stopped} | takes no more calls, drains, ends the processes |
 | remove  | identifier | {removed} | stop, then deletes folder and unused environment |
+| held    |  | {identifier} … | what has a process or, in the data folder, files |
 | changed | generation | {generation} | tells every connected process that lists changed |
 | status  | identifier? | one dict per plugin | what runs |
 | figures |  | one dict | numbers for metrics |
@@ -58,6 +59,7 @@ class Control:
             "restart": self._restart,
             "stop": self._stop,
             "remove": self._remove,
+            "held": self._held,
             "changed": self._changed,
             "status": self._status,
             "figures": self._figures,
@@ -133,6 +135,11 @@ class Control:
         self._host.stop_plugin(identifier, _grace(params, self._host))
         self._host.provision.remove(identifier)
         _send(call, {"removed": identifier})
+
+    def _held(self, call: ServerCall, params: dict[str, Any]) -> None:
+        running = {one.identifier for one in self._host.supervisors if one.instances}
+        for identifier in sorted(running | set(self._host.provision.held())):
+            _send(call, {"identifier": identifier})
 
     def _changed(self, call: ServerCall, params: dict[str, Any]) -> None:
         generation = int(params.get("generation", 0))

@@ -142,6 +142,20 @@ class Provision:
         self._environments.sweep()
 
     def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
+        for user in self._environments.users():
+            if not (self._settings.working_path / user.replace("+", "/")).exists():
+                self._environments.release(user)
+
+    def held(self) -> list[str]:
+        """Versions whose folders are on the disk and are this Tidegate's own.
+
+        Empty when the working path lies outside of the data folder: then others may use it too.
+        """
+        root = self._settings.working_path
+        if not root.is_relative_to(self._settings.home.root):
+            return []
+        facts = (_read_facts(folder) for folder in root.glob("*/*@*"))
+        return sorted(one["identifier"] for one in facts if one and "identifier" in one)
         data = self._load(parsed)
         temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
         limit = self._settings.max_plugin_package_size
@@ -186,6 +200,7 @@ def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path)
         "format": str(_FORMAT),
         "language": runner.language,
         "python": runner.version,
+        "identifier": str(parsed),
         "entrypoint": runner.entrypoint,
         "permission": json.dumps(package.manifest.values["resource"].get("permission") or {}),
     }

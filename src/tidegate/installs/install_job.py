@@ -204,7 +204,7 @@ class InstallJob:
                     message=reason,
                 )
             if not installations.is_installed_anywhere(conn, identifier):
-                self.retired = payloads.enqueue_retire(conn, identifier)
+                self.retired = payloads.enqueue_retire(conn, identifier, failed=True)
 
     # ------------------------------------------------------------------ task and rows
 

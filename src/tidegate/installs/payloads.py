@@ -30,10 +30,11 @@ class InstallPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     original: str = ""
 
 
-class RetirePayload(msgspec.Struct, frozen=True):
-    """Retire ``identifier``."""
+class RetirePayload(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Retire ``identifier``; ``failed``: it never was installed, and may be tried again."""
 
     identifier: str
+    failed: bool = False
 
 
 def enqueue_install(conn: Connection, payload: InstallPayload) -> JobRow:
@@ -43,9 +44,24 @@ def enqueue_install(conn: Connection, payload: InstallPayload) -> JobRow:
     return job_rows.enqueue(conn, kind, key, _text(payload))
 
 
-def enqueue_retire(conn: Connection, identifier: str) -> JobRow:
+def enqueue_retire(conn: Connection, identifier: str, *, failed: bool = False) -> JobRow:
     """The job that cleans up; called in the transaction that lets the last reference go."""
-    return job_rows.enqueue(conn, RETIRE, identifier, _text(RetirePayload(identifier)))
+    return job_rows.enqueue(conn, RETIRE, identifier, _text(RetirePayload(identifier, failed)))
+
+
+def open_retirement(conn: Connection, identifier: str) -> JobRow | None:
+    """The retirement of a version that is still going on."""
+    return job_rows.open_job(conn, RETIRE, identifier)
+
+
+def last_retirement(conn: Connection, identifier: str) -> JobRow | None:
+    """The retirement of a version that ended last, within the memory of jobs."""
+    return job_rows.last_finished(conn, RETIRE, identifier)
+
+
+def was_installed(retirement: JobRow) -> bool:
+    """Whether the version was in use before, and not only tried."""
+    return not msgspec.json.decode(retirement.payload, type=RetirePayload).failed
 
 
 def open_installs(conn: Connection, identifier: str) -> list[JobRow]:

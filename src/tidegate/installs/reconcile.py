@@ -1,5 +1,7 @@
 """Making a host fit for what is installed: after a take-over, on a new machine, on an empty disk.
 
+What nothing refers to any more is the other half, and stands in ``collect``.
+
 Rows say what is installed; a host builds what it lacks when a call asks for it. This does the
 same in the background, one version after the other, so that the first call need not wait - and
 one at a time, so that a called plugin finds a free place to be built. What a row promises and

@@ -14,6 +14,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import BrokerUnavailable, JobGivenBack, JobTaken, StorageUnavailable
 from tidegate.installs import payloads
 from tidegate.installs.builds import Builds
+from tidegate.installs.collect import Collected, Collector
 from tidegate.installs.host_control import HostControl, announce
 from tidegate.installs.install_job import InstallJob
 from tidegate.installs.reconcile import Reconciler
@@ -85,6 +86,14 @@ class JobRunner:
             stopping=self._stopping,
         )
 
+        self._collector = Collector(
+            database,
+            host,
+            self._shelf,
+            keep_uploads=settings.tidegate_keep_uploads,
+            send=lambda job: send_job(sender, job),
+        )
+
     def run(self, job_id: str) -> None:
         """Carry one job out, unless it is finished or somebody holds it. Called by the task."""
         with self._database.write() as conn:
@@ -123,6 +132,14 @@ class JobRunner:
         does the work.
         """
         return self._reconciler.round()
+
+    def collect(self) -> Collected:
+        """Take away what nothing refers to any more. Called at the start and by the schedule."""
+        try:
+            return self._collector.round()
+        except StorageUnavailable as error:
+            log.info("collecting ends early", reason=error.message)
+            return Collected([])
 
     def clean(self) -> None:
         """Forget what is over, and say so where nothing happens. Called by the schedule."""

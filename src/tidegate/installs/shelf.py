@@ -7,11 +7,12 @@ by: there as long as somebody uses the version.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import final
 
 from tidegate.errors import BlobMissing
 from tidegate.settings import Settings
-from tidegate.storage.blobs import BlobStore, Layout
+from tidegate.storage.blobs import Blob, BlobStore, Layout
 
 
 @final
@@ -67,6 +68,26 @@ class Shelf:
     def unmark_installed(self, identifier: str) -> None:
         """Take the marker away; the uploaded package stays. May be repeated."""
         self._blobs.delete(self._layout.installed(identifier))
+
+    def packages(self) -> list[tuple[str, datetime]]:
+        """Uploaded packages: identifier, and when it was uploaded last."""
+        below = self._layout.package("")
+        return [
+            (one.key[len(below) :], one.modified) for one in self._listed(self._layout.packages)
+        ]
+
+    def marked_installed(self) -> list[str]:
+        """Identifiers of the packages that are marked as installed."""
+        below = self._layout.installed("")
+        return [one.key[len(below) :] for one in self._listed(self._layout.installed_ones)]
+
+    def icons(self) -> list[tuple[str, datetime]]:
+        """Asset ids, and when each was written."""
+        below = self._layout.asset("")
+        return [(one.key[len(below) :], one.modified) for one in self._listed(self._layout.assets)]
+
+    def _listed(self, prefix: str) -> list[Blob]:
+        return self._blobs.list(prefix)
 
     def is_marked_installed(self, identifier: str) -> bool:
         """Whether the marker is there."""

@@ -59,6 +59,13 @@ def delete(conn: Connection, identifier: str) -> bool:
     return gone
 
 
+def page(conn: Connection, after: str, limit: int) -> list[Declaration]:
+    """Declarations in the order of their identifiers, from the one after ``after`` on."""
+    column = table.c.plugin_unique_identifier
+    statement = select(table).where(column > after).order_by(column).limit(limit)
+    return [_row(row) for row in conn.execute(statement)]
+
+
 def keep(conn: Connection, identifier: str, text: str) -> bool:
     """:func:`put_if_absent` for a caller that bumps the generation itself."""
     now = SYSTEM_CLOCK.now()

@@ -154,6 +154,12 @@ def abandoned(conn: Connection, now: datetime, limit: int = 256) -> list[JobRow]
     return [_job(row) for row in conn.execute(statement)]
 
 
+def last_finished(conn: Connection, kind: str, key: str) -> JobRow | None:
+    """The job of this kind and key that was finished last, as long as it is remembered."""
+    mine = (table.c.kind == kind, table.c.key == key, table.c.finished_at.is_not(None))
+    return _first(conn, select(table).where(*mine).order_by(table.c.finished_at.desc()).limit(1))
+
+
 def open_below(conn: Connection, kind: str, prefix: str, limit: int = 256) -> list[JobRow]:
     """Open jobs of a kind whose key begins with ``prefix``, oldest first."""
     mine = (table.c.kind == kind, table.c.key.startswith(prefix, autoescape=True), _is_open())

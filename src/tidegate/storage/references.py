@@ -77,6 +77,15 @@ def is_used(conn: Connection, identifier: str) -> bool:
     return bool(conn.execute(select(installed | shadowed)).scalar())
 
 
+def forget_unused(conn: Connection) -> list[str]:
+    """Take away the rows of versions in the table that nobody has; which they were.
+
+    Their counters were wrong, or a daemon died in the middle. Called by the reconciler.
+    """
+    found = conn.execute(select(plugins.c.plugin_unique_identifier)).scalars()
+    return [one for one in map(str, found) if _forget_unused(conn, one)]
+
+
 def _subtract(conn: Connection, identifier: str) -> None:
     conn.execute(
         update(plugins)

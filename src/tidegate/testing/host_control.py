@@ -32,6 +32,8 @@ class ScriptedHost:
         self.cancelled: list[str] = []
         self.built = False
         """What ``prepare`` answers: whether something had to be built."""
+        self.holds: list[str] = []
+        """Versions that ``held`` tells of: they have files or a process."""
         self.steps: tuple[dict[str, Any], ...] = INSTALL_STEPS
         self._gates: dict[str, Event] = {}
         self._failures: dict[str, list[Exception]] = {}
@@ -49,6 +51,8 @@ class ScriptedHost:
                 raise self._failures[op].pop(0)
             if op == "prepare":
                 yield {"built": self.built}
+            elif op == "held":
+                yield from ({"identifier": one} for one in self.holds)
             done = True
         finally:
             if not done:

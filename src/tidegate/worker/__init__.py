@@ -4,6 +4,6 @@ A task runs one job row and returns; what a job does stands in ``installs``. The
 deliver a message twice, late or never: the job's row decides (contract: jobs).
 """
 
-from tidegate.worker.application import CLEAN, RECONCILE, RESUME, build_celery
+from tidegate.worker.application import CLEAN, COLLECT, RECONCILE, RESUME, build_celery
 
-__all__ = ["CLEAN", "RECONCILE", "RESUME", "build_celery"]
+__all__ = ["CLEAN", "COLLECT", "RECONCILE", "RESUME", "build_celery"]

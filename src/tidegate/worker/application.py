@@ -14,10 +14,12 @@ from tidegate.worker.ticking import scheduler_for
 
 RESUME: Final = "tidegate.schedule.resume"
 CLEAN: Final = "tidegate.schedule.clean"
+COLLECT: Final = "tidegate.schedule.collect"
 RECONCILE: Final = "tidegate.schedule.reconcile"
 
 _RESUME_EVERY: Final = 10.0
 _CLEAN_EVERY: Final = 30.0
+_COLLECT_EVERY: Final = 20.0
 _RECONCILE_EVERY: Final = 60.0
 
 
@@ -46,6 +48,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "beat_schedule": {
             RESUME: _every(RESUME, _RESUME_EVERY),
             CLEAN: _every(CLEAN, _CLEAN_EVERY),
+            COLLECT: _every(COLLECT, _COLLECT_EVERY),
             RECONCILE: _every(RECONCILE, _RECONCILE_EVERY),
         },
     }
@@ -72,6 +75,11 @@ def _add_tasks(app: Celery, services: Services) -> None:
     def clean() -> None:
         """Tasks and jobs that are over are forgotten."""
         services.runner.clean()
+
+    @app.task(name=COLLECT, shared=False)  # type: ignore[untyped-decorator]
+    def collect() -> None:
+        """What nothing refers to any more is taken away."""
+        services.runner.collect()
 
     @app.task(name=RECONCILE, shared=False)  # type: ignore[untyped-decorator]
     def reconcile() -> None:

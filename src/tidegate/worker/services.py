@@ -47,6 +47,7 @@ class Services:
 
     def _reconcile(self) -> None:
         try:
+            self.runner.collect()
             self.runner.reconcile()
         except Exception:  # the greenlet's border; the schedule tries again
             log.exception("reconciling broke")

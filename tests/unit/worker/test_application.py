@@ -12,7 +12,7 @@ from celery import signals
 
 from tidegate.installs import RUN_JOB
 from tidegate.settings import Settings
-from tidegate.worker import CLEAN, RECONCILE, RESUME, build_celery
+from tidegate.worker import CLEAN, COLLECT, RECONCILE, RESUME, build_celery
 
 BUILD = """
 import os, sys
@@ -67,9 +67,9 @@ def test_jobs_are_acknowledged_late_and_leave_no_result(settings: Settings) -> N
 def test_the_schedule_names_tasks_that_exist(settings: Settings) -> None:
     app = build_celery(settings)
     app.finalize()
-    assert {RUN_JOB, RESUME, CLEAN, RECONCILE} <= set(app.tasks)
+    assert {RUN_JOB, RESUME, CLEAN, COLLECT, RECONCILE} <= set(app.tasks)
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
-    assert scheduled == {RESUME, CLEAN, RECONCILE}
+    assert scheduled == {RESUME, CLEAN, COLLECT, RECONCILE}
     for entry in app.conf.beat_schedule.values():
         assert entry["options"]["expires"] == entry["schedule"]
     assert app.conf.beat_schedule[RESUME]["schedule"] <= 10
