@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 from tidegate.api.application import Application, Load
+from tidegate.api.health_routes import health_routes
 from tidegate.api.live import LiveDoor
 from tidegate.api.own_routes import own_routes
 from tidegate.api.streaming import OpenStreams
@@ -77,6 +78,7 @@ def application_for(services: Services, drain: Drain) -> Application:
         [
             *own_routes(settings, services.calls, load, live),
             *dify_routes(services, dispatcher),
+            *health_routes(services),
             *debugging_routes(services),
         ]
     )
