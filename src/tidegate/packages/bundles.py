@@ -80,9 +80,9 @@ def _decode(content: bytes) -> list[Dependency]:
         raise PackageRejected(f"{MANIFEST}: {misfit}") from None
     for name in ("name", "author", "version"):
         if not values[name]:
-            raise PackageRejected(f"{MANIFEST}: .{name} is missing")
+            raise PackageRejected(f"{MANIFEST}: {name} is missing")
     if values["type"] != "bundle":
-        raise PackageRejected(f"{MANIFEST}: .type must be bundle, not {values['type'][:100]!r}")
+        raise PackageRejected(f"{MANIFEST}: type must be bundle, not {values['type'][:100]!r}")
     found: list[Dependency] = values["dependencies"] or []
     if len(found) > MOST_DEPENDENCIES:
         raise PackageRejected(
@@ -102,7 +102,7 @@ def _dependency(node: Node | None) -> Json:
     stated = inside(f".value.{name}", text, value.get(name))
     found = read(stated)
     if found is None:
-        raise _misfit(f".value.{name} cannot be understood: {stated[:300]!r}", node)
+        raise _misfit(f"has a value.{name} that cannot be understood: {stated[:300]!r}", node)
     return Dependency(kind, found)
 
 
