@@ -54,7 +54,7 @@ def main() -> None:
 def compose(settings: Settings) -> tuple[Any, Any]:
     """Put the host's rooms together: the plugin host and the server that callers reach it by."""
     from tidegate.environments import Environments
-    from tidegate.hosts import Debugging, PluginHost
+    from tidegate.hosts import PluginHost
     from tidegate.link.server import LinkServer
     from tidegate.storage import Database
     from tidegate.storage.blobs import open_blobs
@@ -73,11 +73,21 @@ def compose(settings: Settings) -> tuple[Any, Any]:
         tcp=settings.tidegate_link_tcp,
     )
     host.notify = server.notify
-    host.runtimes = [
-        Debugging(settings, database, blobs, target, log_of=host.log_of, notify=server.notify)
-    ]
+    host.runtimes = _runtimes(host, settings, database, blobs)
     host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
+
+
+def _runtimes(host: Any, settings: Settings, database: Any, blobs: Any) -> list[Any]:
+    """What runs plugins besides processes of this machine. A debugged one comes first."""
+    from tidegate.hosts import Debugging, Serverless
+
+    tools: dict[str, Any] = {"log_of": host.log_of, "notify": host.notify}
+    runtimes: list[Any] = [Debugging(settings, database, blobs, host.target, **tools)]
+    if settings.platform == "serverless":
+        package_of = host.provision.package
+        runtimes.append(Serverless(settings, database, host.target, package_of=package_of, **tools))
+    return runtimes
 
 
 def _target(settings: Settings, database: Any, blobs: Any) -> Any:

@@ -14,6 +14,13 @@ from tidegate.storage import serverless_runtimes
 MISBEHAVE = PLUGINS / "misbehave"
 
 
+@pytest.fixture(autouse=True)
+def quiet(world):
+    """Kept connections are closed behind each test, or it would wait for them."""
+    yield
+    world.serverless._pool.close()
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serverless")

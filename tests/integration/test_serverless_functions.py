@@ -109,7 +109,7 @@ class Function:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    limits = {"MAX_SERVERLESS_REQUEST_BYTES": 3000, "PLUGIN_MAX_EXECUTION_TIMEOUT": 8}
+    limits = {"MAX_SERVERLESS_REQUEST_BYTES": 3000, "PLUGIN_MAX_EXECUTION_TIMEOUT": 4}
     with serverless_world(tmp_path_factory.mktemp("functions"), **limits) as made:
         made.function = Function()
         made.forge(WEATHER, DECLARATION, made.function.url)
@@ -126,6 +126,8 @@ def world(whole):
     assert call(whole).texts  # so that the catalogue looks, and goes on looking
     whole.function.asked.clear()
     whole.function.hung_up.clear()
+    yield whole
+    whole.serverless._pool.close()  # or each test would wait for it
     return whole
 
 
@@ -521,6 +523,7 @@ def admin(world: ServerlessWorld, path: str, key: str = ADMIN, **form: str):
     )
 
 
+@pytest.mark.leaks("the pool of the database grows")
 def test_an_administrator_switches_the_endpoint_at_once(world):
     other = Function(script=lambda asked: (asked.begin(), asked.say("cloudy"), asked.end())[2])
     given = {"function_name": "other", "plugin_unique_identifier": WEATHER}

@@ -14,6 +14,7 @@ from tidegate.backcalls.endpoint_secrets import open_endpoint_secrets
 from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
 from tidegate.doors.dify.debugging import debugging_routes
+from tidegate.doors.dify.serverless import serverless_routes
 from tidegate.doors.routes import RouteTable
 from tidegate.doors.services import Services
 from tidegate.installs import Catalogue, Installer, LinkedHost, StoredPackages
@@ -77,9 +78,10 @@ def application_for(services: Services, drain: Drain) -> Application:
     table = RouteTable(
         [
             *own_routes(settings, services.calls, load, live),
-            *dify_routes(services, dispatcher),
             *health_routes(services),
+            *dify_routes(services, dispatcher),
             *debugging_routes(services),
+            *serverless_routes(services),
         ]
     )
     services.calls.start()

@@ -120,8 +120,7 @@ class Calls:
 
     def host(self, op: str, params: dict[str, Any], deadline: Deadline) -> Iterator[dict[str, Any]]:
         """A control call: yields the host's progress, raises CallFailed when it failed."""
-        head = HostHead(op, params, seconds=deadline.remaining(), owner=deadline.owner)
-        stream = self._open(head, b"", Stream(deadline, self._budget))
+        stream = self.control(op, params, deadline)
         try:
             while bodies := stream.take():
                 for body in bodies:
@@ -129,6 +128,14 @@ class Calls:
                         yield msgspec.json.decode(line)
         finally:
             stream.close()
+
+    def control(self, op: str, params: dict[str, Any], deadline: Deadline) -> Stream:
+        """A control call whose answers are handed on as bytes. HostLost when no host answers.
+
+        The caller must close the stream.
+        """
+        head = HostHead(op, params, seconds=deadline.remaining(), owner=deadline.owner)
+        return self._open(head, b"", Stream(deadline, self._budget))
 
     def _open(self, head: PluginHead | HostHead, payload: bytes | Pieces, stream: Stream) -> Stream:
         try:

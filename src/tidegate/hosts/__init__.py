@@ -8,6 +8,16 @@ from tidegate.hosts.debugging import Debugging
 from tidegate.hosts.host import PluginHost
 from tidegate.hosts.instance import Instance, State
 from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.serverless import Serverless
 from tidegate.hosts.supervisor import Phase, Supervisor
 
-__all__ = ["Debugging", "Instance", "LocalInstance", "Phase", "PluginHost", "State", "Supervisor"]
+__all__ = [
+    "Debugging",
+    "Instance",
+    "LocalInstance",
+    "Phase",
+    "PluginHost",
+    "Serverless",
+    "State",
+    "Supervisor",
+]

@@ -47,13 +47,22 @@ class InstallJob:
     """Carries one claimed job through its states. Used once, by one greenlet."""
 
     def __init__(
-        self, run: Run, host: HostControl, builds: Builds, shelf: Shelf, uploads: Uploads
+        self,
+        run: Run,
+        host: HostControl,
+        builds: Builds,
+        shelf: Shelf,
+        uploads: Uploads,
+        *,
+        runtime_type: str = "local",
     ) -> None:
+        """``runtime_type``: what the installation's row says it runs in."""
         self._run = run
         self._host = host
         self._builds = builds
         self._shelf = shelf
         self._uploads = uploads
+        self._runtime_type = runtime_type
         self._payload = msgspec.json.decode(run.job.payload, type=InstallPayload)
         self._shown = ""
         self._declaration = ""
@@ -163,6 +172,7 @@ class InstallJob:
                 self._declaration,
                 source=payload.source,
                 meta=payload.meta,
+                runtime_type=self._runtime_type,
             )
             self._succeed(conn, "installed")
             now = generation.current(conn)

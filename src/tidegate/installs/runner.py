@@ -170,7 +170,14 @@ class JobRunner:
         if job.kind == payloads.RETIRE:
             drain = float(self._settings.plugin_max_execution_timeout)
             return RetireJob(run, self._host, self._shelf, drain_seconds=drain)
-        return InstallJob(run, self._host, self._builds, self._shelf, self._uploads)
+        return InstallJob(
+            run,
+            self._host,
+            self._builds,
+            self._shelf,
+            self._uploads,
+            runtime_type=self._settings.platform,
+        )
 
     def _announce(self, generation: int) -> None:
         announce(self._host, generation)

@@ -28,6 +28,7 @@ from tidegate.settings import Home, Secret, Settings
 #: Longest path of a unix socket on Linux, without the closing zero.
 SOCKET_PATH_LIMIT = 107
 _LINK_LABEL = b"tidegate link v1"
+_SESSION_LABEL = b"tidegate session v1"
 # SHA-256 of the keys that Dify's sample files publish.
 _PUBLISHED = {
     "SERVER_KEY": "481c0ab8a6f9e9dcb9391fb1c8b649d19f493c5253e4dc20c2c32ec21875b8ab",
@@ -63,6 +64,11 @@ def default_home(environ: Mapping[str, str]) -> Path:
 def link_key(settings: Settings) -> bytes:
     """Key with which the roles prove themselves to each other over TCP, derived from SERVER_KEY."""
     return hmac.digest(settings.server_key.reveal().encode(), _LINK_LABEL, "sha256")
+
+
+def session_key(settings: Settings) -> bytes:
+    """Key that signs the sessions which serverless functions answer, derived from SERVER_KEY."""
+    return hmac.digest(settings.server_key.reveal().encode(), _SESSION_LABEL, "sha256")
 
 
 def link_socket(settings: Settings) -> Path:

@@ -254,7 +254,13 @@ def upgrade(
     ).first()
     if switched is None:
         return None
-    last = references.switch(conn, old_identifier, new_identifier, source=source)
+    last = references.switch(
+        conn,
+        old_identifier,
+        new_identifier,
+        source=source,
+        install_type=switched.runtime_type or "local",
+    )
     declarations.keep(conn, new_identifier, declaration)
     capabilities.replace(conn, key, new_identifier, declaration)
     generation.bump(conn)

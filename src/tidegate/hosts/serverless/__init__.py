@@ -1,0 +1,13 @@
+"""Plugins that run as functions elsewhere: PLATFORM=serverless (spec/plugin/03).
+
+link --call--> Serverless --greenlet--> Invocation --HttpPool--> function
+                   |    ^
+     install, ...  |    +-- transaction: the function's back-calls, by way of api
+                   v
+               Installation --Connector--> builds and launches functions
+"""
+
+from tidegate.hosts.serverless.http_pool import HttpPool
+from tidegate.hosts.serverless.runtime import Serverless
+
+__all__ = ["HttpPool", "Serverless"]

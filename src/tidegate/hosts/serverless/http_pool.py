@@ -1,0 +1,187 @@
+"""HTTP to functions and their connector: one pool for the process, a connection per request.
+
+The standard library's client over gevent's sockets. A connection is kept for a moment after a
+whole answer and closed in every other case, also when the greenlet is killed: that aborts the
+request at the other end. Only a connection that could not be made is tried again by itself: once
+a request may have arrived it is never sent twice.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final, final
+from urllib.parse import SplitResult, urlsplit
+
+import gevent
+
+from tidegate.telemetry.logs import get_log
+
+log = get_log("hosts")
+
+#: Servers close idle connections after two seconds and more; one that is sent on just then would
+#: lose its request.
+KEPT_SECONDS: Final = 1.0
+MOST_KEPT: Final = 32
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 30.0
+_PIECE: Final = 1 << 16
+
+
+class CannotConnect(Exception):
+    """Nobody answers at that address; the request was not sent. ``attempts`` were made."""
+
+    def __init__(self, reason: str, attempts: int) -> None:
+        super().__init__(reason)
+        self.attempts = attempts
+
+
+def wait_before(attempt: int) -> float:
+    """Seconds to wait before the attempt of that number, the second being the first to wait."""
+    return float(min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** max(0, attempt - 2)))
+
+
+@final
+class HttpPool:
+    """One per process. Safe between greenlets. Limits of time are the caller's business."""
+
+    def __init__(self, connect_seconds: float = 5.0) -> None:
+        self._connect_seconds = connect_seconds
+        self._kept: dict[tuple[str, str], list[tuple[float, http.client.HTTPConnection]]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: gevent.Greenlet | None = None
+
+    @contextmanager
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        attempts: int = 1,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One request; its answer's head is there, its body is read in the block.
+
+        CannotConnect after ``attempts``; OSError and HTTPException when it broke later.
+        """
+        target = urlsplit(url)
+        connection = self._connected(target, attempts)
+        whole = False
+        try:
+            response = _send(connection, method, target, headers, body)
+            yield response
+            whole = response.isclosed() and not response.will_close
+        finally:
+            self._give_back(target, connection, whole=whole)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        if self._sweeper is not None:
+            self._sweeper.kill()
+        kept, self._kept = self._kept, {}
+        for connections in kept.values():
+            for _, connection in connections:
+                connection.close()
+
+    def _connected(self, target: SplitResult, attempts: int) -> http.client.HTTPConnection:
+        kept = self._kept.get(_place(target), [])
+        while kept:
+            since, connection = kept.pop()
+            if time.monotonic() - since < KEPT_SECONDS and _is_quiet(connection.sock):
+                return connection
+            connection.close()
+        for attempt in range(1, attempts + 1):
+            connection = self._new(target)
+            try:
+                connection.connect()
+            except OSError as error:
+                connection.close()
+                reason = str(error) or type(error).__name__
+                log.info("cannot connect", place=target.netloc, attempt=attempt, error=reason)
+            else:
+                connection.sock.settimeout(None)
+                return connection
+            if attempt < attempts:
+                gevent.sleep(wait_before(attempt + 1))
+        raise CannotConnect(f"cannot connect to {target.netloc}: {reason}", attempts)
+
+    def _new(self, target: SplitResult) -> http.client.HTTPConnection:
+        host, port, limit = target.hostname or "", target.port, self._connect_seconds
+        if target.scheme != "https":
+            return http.client.HTTPConnection(host, port, timeout=limit)
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=limit, context=self._tls)
+
+    def _give_back(
+        self, target: SplitResult, connection: http.client.HTTPConnection, *, whole: bool
+    ) -> None:
+        kept = self._kept.get(_place(target), [])
+        if not whole or len(kept) >= MOST_KEPT:
+            connection.close()
+            return
+        kept.append((time.monotonic(), connection))
+        self._kept[_place(target)] = kept
+        if self._sweeper is None or self._sweeper.dead:
+            self._sweeper = gevent.spawn_later(KEPT_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was not used again in time. Body of a greenlet that ends with the last."""
+        while self._kept:
+            oldest = time.monotonic() - KEPT_SECONDS
+            for place, kept in list(self._kept.items()):
+                while kept and kept[0][0] <= oldest:
+                    kept.pop(0)[1].close()
+                if not kept:
+                    del self._kept[place]
+            gevent.sleep(KEPT_SECONDS)
+
+
+def read_piece(response: http.client.HTTPResponse) -> bytes:
+    """What came of the body; empty at its end. IncompleteRead when it was cut."""
+    piece = response.read1(_PIECE)
+    if not piece:
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        response.close()  # the connection is free; read1 leaves that to us
+    return piece
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: SplitResult,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> http.client.HTTPResponse:
+    path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+    connection.putrequest(method, path, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    if body or method != "GET":
+        connection.putheader("Content-Length", str(len(body)))
+    # Refused before all was sent: the answer may say why.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.endheaders()
+        for start in range(0, len(body), _PIECE):
+            connection.send(body[start : start + _PIECE])
+    return connection.getresponse()
+
+
+def _place(target: SplitResult) -> tuple[str, str]:
+    return target.scheme, target.netloc
+
+
+def _is_quiet(sock: socket.socket | None) -> bool:
+    """Whether the other end neither closed it nor sent what nobody asked for."""
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLERR | select.POLLHUP)
+    return not poll.poll(0)

@@ -1,0 +1,219 @@
+"""Serverless as a runtime of the host: every call of a plugin is a request to its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, final
+
+import msgspec
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
+
+from tidegate.backcalls import Target
+from tidegate.errors import (
+    ConnectorFailed,
+    HostLost,
+    InstallFailed,
+    InvalidIdentifier,
+    PluginStartFailed,
+    SessionOver,
+    StorageUnavailable,
+)
+from tidegate.hosts.plugin_log import PluginLog
+from tidegate.hosts.runtimes import Operation
+from tidegate.hosts.serverless.connector import Connector
+from tidegate.hosts.serverless.functions import Functions, Known
+from tidegate.hosts.serverless.http_pool import HttpPool
+from tidegate.hosts.serverless.invocation import Invocation
+from tidegate.hosts.serverless.transactions import Transactions
+from tidegate.ids import PluginIdentifier
+from tidegate.link import ServerCall
+from tidegate.runtime import home
+from tidegate.settings import Settings
+from tidegate.storage import Database, generation
+from tidegate.telemetry.logs import get_log
+from tidegate.wire.heads import PluginHead
+from tidegate.wire.serverless import Function, sign_session
+
+log = get_log("hosts")
+
+_NOT_KEPT: Final = "failed to persist serverless runtime"
+
+
+@final
+class Serverless:
+    """A :class:`tidegate.hosts.runtimes.Runtime`. Made by the host's entry file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        target: Target,
+        *,
+        package_of: Callable[[str], bytes],
+        log_of: Callable[[str], PluginLog],
+        notify: Callable[[bytes], None],
+    ) -> None:
+        """``package_of`` loads an uploaded package, ``log_of`` gives a plugin's log, ``notify``
+        tells every peer of the link."""
+        self._settings = settings
+        self._database = database
+        self._package_of = package_of
+        self._log_of = log_of
+        self._notify = notify
+        self._key = home.session_key(settings)
+        self._pool = HttpPool()
+        self._connector = Connector(settings, self._pool)
+        self._functions = Functions(database)
+        self._transactions = Transactions(
+            target, float(settings.max_serverless_transaction_timeout)
+        )
+        self._invocations: dict[str, Invocation] = {}
+        self._running = Group()
+        self._launching: dict[str, BoundedSemaphore] = {}
+        self._operations: Final[dict[str, Operation]] = {
+            "install": partial(self._install, again=False),
+            "reinstall": partial(self._install, again=True),
+            "restart": partial(self._install, again=True),
+            "stop": self._stop_plugin,
+            "remove": self._remove,
+            "forget": self._forget,
+            "transaction": self._transaction,
+        }
+
+    # ------------------------------------------------------------------ Runtime
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """Installing is launching; there is nothing to stop."""
+        return self._operations
+
+    def start(self) -> None:
+        """StartRefused when the connector does not answer."""
+        self._connector.ping()
+
+    def opened(self, call: ServerCall) -> bool:
+        """Take every call of a plugin: nothing runs on this machine."""
+        head = call.head
+        if not isinstance(head, PluginHead):
+            return False
+        signed = sign_session(self._key, head.session)
+        try:
+            plugin_log = self._log_of(PluginIdentifier.parse(head.plugin).plugin_id)
+        except InvalidIdentifier as error:
+            call.fail(PluginStartFailed(error.message).as_json())
+            return True
+        invocation = Invocation(call, head, signed, self._settings, self._pool, plugin_log)
+        self._invocations[signed] = invocation
+        greenlet = self._running.spawn(invocation.run, self._functions.get)
+        greenlet.link(lambda _: self._ended(signed))
+        call.on_cancel = partial(greenlet.kill, block=False)
+        return True
+
+    def status(self) -> Iterable[dict[str, Any]]:
+        """One dict per function that was called since the host started."""
+        running = [one.head.plugin for one in self._invocations.values()]
+        return [
+            _status(identifier, known, running.count(identifier))
+            for identifier, known in self._functions.known.items()
+        ]
+
+    def stop(self, grace: float) -> None:
+        """Let open calls end for ``grace`` seconds, then abort their requests."""
+        self._running.join(timeout=grace)
+        for invocation in list(self._invocations.values()):
+            invocation.call.fail(HostLost("the host is stopping").as_json())
+        self._running.kill()
+        self._pool.close()
+
+    def _ended(self, signed: str) -> None:
+        self._invocations.pop(signed, None)
+        self._transactions.session_over(signed)
+
+    # ------------------------------------------------------------------ operations
+
+    def _install(self, call: ServerCall, params: dict[str, Any], *, again: bool) -> None:
+        identifier = PluginIdentifier.parse(str(params.get("identifier", "")))
+        lock = self._launching.setdefault(str(identifier), BoundedSemaphore())
+        with lock:
+            try:
+                function = self._launched(identifier, _reporter(call), again=again)
+                self._functions.put(identifier, function)
+            except ConnectorFailed as error:
+                raise InstallFailed(f"failed to launch plugin: {error.message}") from error
+            except StorageUnavailable as error:
+                raise InstallFailed(f"{_NOT_KEPT}: {error.message}") from error
+        log.info("function launched", plugin=str(identifier), function=function.name)
+        self._changed()
+
+    def _launched(
+        self, identifier: PluginIdentifier, progress: Callable[[str, str], None], *, again: bool
+    ) -> Function:
+        if not again:
+            found = self._connector.find(identifier)
+            if found is not None and found.url:
+                progress("ready", "the function is there already")
+                return found
+        progress("unpack", "loading the package")
+        package = self._package_of(str(identifier))
+        verified = self._functions.is_verified(str(identifier))
+        return self._connector.launch(identifier, package, verified=verified, progress=progress)
+
+    def _stop_plugin(self, call: ServerCall, params: dict[str, Any]) -> None:
+        """Its calls run on: the function is not ours to stop."""
+        call.send(msgspec.json.encode({"stopped": False}))
+
+    def _remove(self, call: ServerCall, params: dict[str, Any]) -> None:
+        identifier = str(params.get("identifier", ""))
+        self._functions.drop(identifier)
+        self._launching.pop(identifier, None)
+        call.send(msgspec.json.encode({"removed": identifier}))
+
+    def _forget(self, call: ServerCall, params: dict[str, Any]) -> None:
+        """The function's address changed (admin route)."""
+        self._functions.forget(str(params.get("identifier", "")))
+        self._changed()
+
+    def _transaction(self, call: ServerCall, params: dict[str, Any]) -> None:
+        signed = str(params.get("session", ""))
+        invocation = self._invocation(signed)
+        known = self._functions.get(invocation.head.plugin)
+        self._invocation(signed)  # it may have ended while the rows were looked at
+        invoke = str(params.get("invoke", "")).encode()
+        self._transactions.carry_out(call, known.caller, signed, invocation.session, invoke)
+
+    def _invocation(self, signed: str) -> Invocation:
+        found = self._invocations.get(signed)
+        if found is None:
+            raise SessionOver("failed to get session info from cache")
+        return found
+
+    def _changed(self) -> None:
+        with self._database.read() as conn:
+            now = generation.current(conn)
+        self._notify(msgspec.json.encode({"generation": now}))
+
+
+def _reporter(call: ServerCall) -> Callable[[str, str], None]:
+    def progress(step: str, message: str) -> None:
+        call.send(msgspec.json.encode({"step": step, "message": message}))
+
+    return progress
+
+
+def _status(identifier: str, known: Known, running: int) -> dict[str, Any]:
+    return {
+        "identifier": identifier,
+        "runtime": "serverless",
+        "phase": "up",
+        "waiting": 0,
+        "starts": 0,
+        "deaths": 0,
+        "quarantined_until": 0,
+        "last_error": "",
+        "function": {"name": known.function.name, "url": known.function.url},
+        "sessions": running,
+        "served": known.served,
+        "instances": [],
+    }
