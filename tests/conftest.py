@@ -17,6 +17,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import weakref
@@ -176,7 +177,31 @@ class _Greenlets:
         return {f"greenlet {id(one)}": repr(one) for one in list(self._seen) if not one.dead}
 
 
+class _Programs:
+    """Every child that was started by gevent's subprocess.
+
+    From its first use on it takes the exit codes of all children; tests that wait for theirs by
+    pidfd need them. So its handler goes when nobody needs it; the next Popen installs it anew.
+    """
+
+    def __init__(self) -> None:
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        start = subprocess.Popen.__init__
+
+        def seen(popen: Any, *args: Any, **rest: Any) -> None:
+            start(popen, *args, **rest)
+            self._seen.add(popen)
+
+        subprocess.Popen.__init__ = seen  # type: ignore[method-assign]
+
+    def give_back_exit_codes(self) -> None:
+        """Let others wait for children, unless a fixture's program still runs."""
+        if all(one.returncode is not None for one in self._seen):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 _GREENLETS = _Greenlets()
+_PROGRAMS = _Programs()
 # gevent and ssl open these once per process, at first use.
 _ONCE = ("anon_inode:[event", "/dev/null", "/dev/urandom", "anon_inode:[signalfd]")
 
@@ -233,9 +258,7 @@ def _leaked(before: dict[str, str]) -> list[str]:
 def hygiene(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the test that leaves descriptors, greenlets or children, or that blocks the hub."""
     if PATCHED:
-        # gevent's subprocess takes the exit codes of all children from its first use on; tests
-        # that wait for theirs by pidfd need them. The next Popen installs its handler anew.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _PROGRAMS.give_back_exit_codes()
     before = _alive()
     with _watch_hub(request.node) if PATCHED else nullcontext():
         yield
