@@ -33,6 +33,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.closure import Project, read_project
 from tidegate.environments.interpreters import Interpreter, Interpreters
 from tidegate.environments.mirrors import Mirror
+from tidegate.environments.old_sdks import mend_old_sdk
 from tidegate.environments.tool import Tools
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
@@ -133,11 +134,11 @@ class Environments:
                 mark.unlink(missing_ok=True)
                 self._collect(users.name.removesuffix(".users"), users)
 
-    def sweep(self) -> None:
     def users(self) -> set[str]:
         """Everybody who was given an environment and has not given it back."""
         return {mark.name for mark in self._root.glob("*.users/*")}
 
+    def sweep(self) -> None:
         """Delete what a killed host left half-built or half-removed. Called at a host's start."""
         for folder in [*self._root.glob(".tmp-*"), *self._root.glob(".gone-*")]:
             key = folder.name.split("-")[1]
@@ -168,6 +169,7 @@ class Environments:
         _remove(self._root / key)
         try:
             self._fill(temporary, project, interpreter, progress)
+            mend_old_sdk(temporary, progress)
             _write_marker(temporary / _MARKER, key, interpreter)
             temporary.rename(self._root / key)
         except BaseException:

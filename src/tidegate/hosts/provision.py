@@ -137,11 +137,12 @@ class Provision:
 
     def sweep(self) -> None:
         """Delete what was being unpacked, built or removed when a host was killed."""
-        for folder in self._settings.working_path.glob("*/.tmp-*"):
+        # not below .environments: another host may be building there, and they know whether
+        for folder in self._settings.working_path.glob("[!.]*/.tmp-*"):
+            _clear(folder)
+        for folder in self._settings.working_path.glob(".homes/*/*/tmp"):
             _clear(folder)
         self._environments.sweep()
-
-    def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
         for user in self._environments.users():
             if not (self._settings.working_path / user.replace("+", "/")).exists():
                 self._environments.release(user)
@@ -156,6 +157,8 @@ class Provision:
             return []
         facts = (_read_facts(folder) for folder in root.glob("*/*@*"))
         return sorted(one["identifier"] for one in facts if one and "identifier" in one)
+
+    def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
         data = self._load(parsed)
         temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
         limit = self._settings.max_plugin_package_size
@@ -198,9 +201,9 @@ def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path)
     runner = package.runner
     return {
         "format": str(_FORMAT),
+        "identifier": str(parsed),
         "language": runner.language,
         "python": runner.version,
-        "identifier": str(parsed),
         "entrypoint": runner.entrypoint,
         "permission": json.dumps(package.manifest.values["resource"].get("permission") or {}),
     }
