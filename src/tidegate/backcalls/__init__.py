@@ -7,7 +7,7 @@ gate, desk              admission by the manifest; turns, greenlets, always an e
 dify, inner_client      Dify's inner API as the one who answers
 plugin_storage          storage: answered here, whoever answers the rest
 endpoint_secrets        secrets of endpoint settings, encrypted by Dify or here
-vault                   the local key and what it encrypts
+vault, keyring          the local key; credentials that it seals
 ======================  ===========================================================
 """
 

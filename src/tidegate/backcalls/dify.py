@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import final
+from typing import Final, final
+
+from msgspec import Raw
 
 from tidegate.backcalls.inner_client import InnerAnswer, InnerClient
 from tidegate.backcalls.kinds import Kind
@@ -38,6 +40,10 @@ class DifyResponder:
         self._client.close()
 
 
+_NULL: Final = Raw(b"null")
+_NO_TEXT: Final = Raw(b'""')
+
+
 def trace_of(call: BackCall, session: Session) -> str:
     """``traceparent`` for what is done for a back-call: the caller's trace, or the session's."""
     parts = session.trace.split("-")
@@ -51,6 +57,9 @@ def _body(kind: Kind, call: BackCall, session: Session) -> bytes:
         fields = request_fields(call.request, kind.required)
     except InnerApiError as error:
         raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
+    for name in kind.texts:
+        if bytes(fields.get(name, _NULL)) == b"null":
+            fields[name] = _NO_TEXT
     return request_body(fields, tenant=session.tenant, user=session.user, type=kind.type)
 
 

@@ -20,7 +20,8 @@ class Kind:
     section's ``enabled`` is all; None when nothing is needed. ``access`` names it to people.
     ``path`` lies below ``<DIFY_INNER_API_URL>/inner/api/``; empty when Dify is never asked.
     ``what`` stands in errors: ``{verb} {what} failed``, ``read {reading or what} failed``.
-    ``twice``: Dify wraps the answer twice.
+    ``twice``: Dify wraps the answer twice. ``texts``: optional texts that Dify gets as ``""``
+    when the plugin sent null or left them out, as from the reference.
     """
 
     type: str
@@ -33,6 +34,7 @@ class Kind:
     twice: bool = False
     verb: str = "invoke"
     reading: str = ""
+    texts: tuple[str, ...] = ()
 
     @property
     def failed(self) -> str:
@@ -56,7 +58,8 @@ _CHAT: Final = (*_MODEL, "mode")
 
 _ROWS: Final = (
     Kind("tool", _TOOL, "tool", "invoke/tool", "tool",
-         ("tool_type", "provider", "tool"), stream=True, reading="tool response"),
+         ("tool_type", "provider", "tool"), stream=True, reading="tool response",
+         texts=("credential_id",)),
     Kind("llm", _LLM, "llm", "invoke/llm", "llm model", _CHAT, stream=True),
     Kind("llm_structured_output", _LLM, "llm", "invoke/llm/structured-output",
          "llm with structured output model", (*_CHAT, "structured_output_schema"), stream=True),
@@ -78,7 +81,8 @@ _ROWS: Final = (
          "parameter extractor", ("parameters", "model", "query")),
     Kind("node_question_classifier", _NODE, "node", "invoke/question-classifier",
          "question classifier", ("classes", "model", "query")),
-    Kind("app", _APP, "app", "invoke/app", "app", ("app_id",), stream=True),
+    Kind("app", _APP, "app", "invoke/app", "app", ("app_id",), stream=True,
+         texts=("conversation_id", "user")),
     Kind("fetch_app", _APP, "app", "fetch/app/info", "app", ("app_id",), twice=True,
          verb="fetch"),
     Kind("storage", ("storage", ""), "storage", "", "storage", ("opt", "key")),

@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Final, final
 
 from tidegate.backcalls import BackCall, Caller, Session, Target
+from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import SessionOver, TidegateError
 from tidegate.hosts.answers import BackCallAnswer
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.writer import Writer
+from tidegate.telemetry.logs import get_log
 from tidegate.wire.session import InvokeUnreadable, decode_backcall, session_error
 
+log = get_log("hosts")
+
+#: The host's log shows this much of what a plugin prints, and no oftener; its own log has it all.
+_SHOWN: Final = 300
+_TELL_EVERY: Final = 0.2
 _LEVELS: Final = {"warn": "warning", "fatal": "error", "critical": "error"}
 
 
@@ -39,6 +46,7 @@ class Talk:
         self._break_off = break_off
         self._target = target
         self._heard_from = False
+        self._told_at = 0.0
         self._open: dict[str, set[BackCallAnswer]] = {}
         self.writer: Writer | None = None
 
@@ -54,8 +62,13 @@ class Talk:
         self._log.write(_LEVELS.get(name, name[:16]), message)
 
     def noise(self, text: bytes) -> None:
-        """``print()`` and the like."""
+        """``print()`` and the like: to the plugin's log, and a little of it to the host's."""
         self._log.write("stdout", text)
+        now = SYSTEM_CLOCK.monotonic()
+        if now - self._told_at >= _TELL_EVERY:
+            self._told_at = now
+            shown = text[:_SHOWN].decode("utf-8", "backslashreplace")
+            log.info("plugin printed", plugin=self._caller.plugin, text=shown)
 
     # ------------------------------------------------------------------ back-calls
 
