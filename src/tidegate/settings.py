@@ -11,108 +11,16 @@ as unset. ``docs/reference/settings.md`` is generated from this file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from tidegate.errors import SettingInvalid
+from tidegate.setting_fields import Home, Secret, read, variable_of
+from tidegate.setting_fields import setting as _setting
 
-_TRUE = {"1", "t", "true", "yes", "on"}
-_FALSE = {"0", "f", "false", "no", "off"}
-
-
-class Secret(str):
-    """Text that prints as ``***``; ``reveal()`` gives it. Never put one into a log field."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'" if self.reveal() else "''"
-
-    def __str__(self) -> str:
-        return "***" if self.reveal() else ""
-
-    def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
-
-    def reveal(self) -> str:
-        """The text itself, for the one place that needs it."""
-        return str.__add__("", self)
-
-
-def _bool(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError("takes true or false")
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-_READERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "str": (str, "takes text"),
-    "int": (int, "takes a whole number"),
-    "float": (float, "takes a number"),
-    "bool": (_bool, "takes true or false"),
-    "Secret": (Secret, "takes text"),
-    "tuple[str, ...]": (_list, "takes a comma-separated list"),
-}
-
-
-def _setting(
-    default: Any,
-    doc: str,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    name: str = "",
-) -> Any:
-    """One setting. Its variable is the field's name in capitals, unless ``name`` says other."""
-    return field(
-        default=default,
-        metadata={"doc": doc, "choices": choices, "least": least, "name": name},
-    )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Home:
-    """The data folder (``TIDEGATE_HOME``) and the fixed places in it."""
-
-    root: Path
-
-    @property
-    def run(self) -> Path:
-        """Sockets, pid files, fingerprints: valid while the roles run."""
-        return self.root / "run"
-
-    @property
-    def logs(self) -> Path:
-        """Logs of the roles; ``plugins/<author>/<name>.log`` below it."""
-        return self.root / "logs"
-
-    @property
-    def keys(self) -> Path:
-        """Generated keys, readable by the owner only."""
-        return self.root / "keys"
-
-    @property
-    def broker(self) -> Path:
-        """Queue of the embedded broker."""
-        return self.root / "broker.db"
-
-    @property
-    def database(self) -> Path:
-        """Rows, when DB_TYPE is sqlite."""
-        return self.root / "tidegate.db"
-
-    def below(self, path: str) -> Path:
-        """``path`` itself when absolute, else below the data folder."""
-        return self.root / path
+__all__ = ["Home", "Secret", "Settings", "all_settings", "variable_of"]
 
 
 @final
@@ -139,7 +47,10 @@ class Settings:
     server_worker_amount: int = _setting(1, "api processes.", least=1)
     server_worker_class: str = _setting("gevent", "Only `gevent` is taken, all else refused.")
     server_worker_connections: int = _setting(
-        10000, "Connections per api process, streams included.", least=1
+        10000,
+        "Runs per api process at once; as many connections again, 1,000 at least, are kept for "
+        "the requests of Dify that they lead to.",
+        least=1,
     )
     gunicorn_timeout: int = _setting(200, "Seconds after which a hung api process is replaced.")
     tidegate_grace: float = _setting(
@@ -251,13 +162,13 @@ class Settings:
     tidegate_call_idle: float = _setting(
         0.0, "Seconds without a chunk after which a call ends; 0 is off.", least=0
     )
-    tidegate_start_limit: float = _setting(
-        60.0, "Seconds in which a plugin must become ready.", least=0.1
-    )
     tidegate_keep_uploads: float = _setting(
         86400.0,
         "Seconds for which an uploaded package that nobody installs is kept; 0 keeps it for ever.",
         least=0,
+    )
+    tidegate_start_limit: float = _setting(
+        60.0, "Seconds in which a plugin must become ready.", least=0.1
     )
     tidegate_stop_grace: float = _setting(
         5.0, "Seconds between SIGTERM and SIGKILL of a plugin.", least=0
@@ -463,7 +374,7 @@ class Settings:
             if not text.strip() and name in _LOWER_CASE_TOO:
                 text = environ.get(name.lower(), "")
             if text.strip():
-                values[item.name] = _read(name, item, text)
+                values[item.name] = read(name, item, text)
         settings = cls(**values)
         _check_together(settings, environ)
         return settings
@@ -529,33 +440,12 @@ _LOWER_CASE_TOO = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 _DB_TYPES = {"sqlite", "postgresql", "pgbouncer"}
 
 
-def variable_of(item: dataclasses.Field[Any]) -> str:
-    """Name of the environment variable that a field is read from."""
-    return str(item.metadata["name"] or item.name.upper())
-
-
 def all_settings() -> list[tuple[str, str, Any, str]]:
     """(variable, type, default, doc) of each setting in order: what the reference page shows."""
     return [
         (variable_of(item), str(item.type), item.default, str(item.metadata["doc"]))
         for item in dataclasses.fields(Settings)
     ]
-
-
-def _read(name: str, item: dataclasses.Field[Any], text: str) -> Any:
-    reader, takes = _READERS[str(item.type)]
-    shown = "***" if reader is Secret else repr(text)
-    try:
-        value = reader(text.strip())
-    except ValueError:
-        raise SettingInvalid(f"{name} {takes}, not {shown}") from None
-    choices = item.metadata["choices"]
-    if choices and value not in choices:
-        raise SettingInvalid(f"{name} takes one of {', '.join(filter(None, choices))}, not {shown}")
-    least = item.metadata["least"]
-    if least is not None and value < least:
-        raise SettingInvalid(f"{name} must be at least {least:g}, not {shown}")
-    return value
 
 
 def _override(entry: str) -> tuple[str, dict[str, Any]]:
@@ -573,7 +463,7 @@ def _override(entry: str) -> tuple[str, dict[str, Any]]:
             )
         field_name = f"tidegate_{name}"
         shown = f"TIDEGATE_PER_PLUGIN: {name.upper()} of {plugin}"
-        values[field_name] = _read(shown, fields[field_name], text)
+        values[field_name] = read(shown, fields[field_name], text)
     return plugin, values
 
 
