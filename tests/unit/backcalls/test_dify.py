@@ -76,7 +76,8 @@ def test_each_type_is_asked_at_its_place_and_answered(desk, dify, caller, type):
     assert answer.streamed == [kind.stream]
     (call,) = dify.calls
     assert call.path == kind.path
-    assert call.body == {**REQUEST, "tenant_id": TENANT, "user_id": "u1", "type": type}
+    texts = dict.fromkeys(kind.texts, "")
+    assert call.body == {**texts, **REQUEST, "tenant_id": TENANT, "user_id": "u1", "type": type}
     assert call.headers["x-inner-api-key"] == KEY
     assert call.headers["content-type"] == "application/json"
 
@@ -89,6 +90,14 @@ def test_a_request_without_what_its_type_needs_never_leaves(desk, dify, caller, 
     assert name in answer.error
     assert answer.typed["error_type"] == "BackCallInvalid"
     assert dify.calls == []
+
+
+@pytest.mark.parametrize("given", [{}, {"conversation_id": None, "user": None}])
+def test_texts_that_an_app_call_leaves_out_are_empty_ones(desk, dify, caller, given):
+    dify.on("invoke/app", stream({"x": 1}))
+    ask(desk, back_call(caller, "app", {**REQUEST, **given})).wait()
+    (call,) = dify.calls
+    assert (call.body["conversation_id"], call.body["user"]) == ("", "")
 
 
 def test_bytes_pass_both_ways(desk, dify, caller):
