@@ -18,7 +18,7 @@ _guards.watch_for_the_patch()
 bind = _guards.address(_settings)
 workers = _settings.server_worker_amount
 worker_class = _settings.server_worker_class
-worker_connections = _settings.server_worker_connections
+worker_connections = _guards.connections(_settings)
 timeout = _settings.gunicorn_timeout
 graceful_timeout = _guards.graceful_timeout(_settings)
 reload = _settings.tidegate_reload

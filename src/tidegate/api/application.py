@@ -34,7 +34,8 @@ from tidegate.doors.routes import (
     StreamResponse,
     Takeover,
 )
-from tidegate.errors import InternalFailure, Stopping, TidegateError
+from tidegate.errors import InternalFailure, Stopping, TidegateError, TooManyRequests
+from tidegate.runtime.limits import most_dispatched
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
 from tidegate.telemetry.access import AccessLog
@@ -74,6 +75,7 @@ class Application:
         self._streams = streams
         self._load = load
         self._keys = Keys(settings)
+        self._most_dispatched = most_dispatched(settings)
         self._access = AccessLog(settings)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -144,6 +146,12 @@ class Application:
         if self._streams.draining and route.pattern != LIVE_PATH:
             metrics.REQUESTS_REFUSED.labels("stopping").inc()
             raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
+        if route.kind is Kind.STREAM and self._load.dispatching > self._most_dispatched:
+            metrics.REQUESTS_REFUSED.labels("overload").inc()
+            raise TooManyRequests(
+                f"{self._most_dispatched} calls run already (SERVER_WORKER_CONNECTIONS)",
+                retry_after=_RETRY_AFTER,
+            )
 
     def _not_found(self, environ: dict[str, Any], method: str, path: str) -> Response:
         """404, or the way to the path with one slash more or less where that is a route."""

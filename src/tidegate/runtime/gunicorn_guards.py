@@ -22,7 +22,7 @@ from gevent import events
 from tidegate.errors import PatchRefused
 from tidegate.runtime import boot, fingerprint, launcher
 from tidegate.runtime.home import prepare_home
-from tidegate.runtime.limits import raise_open_files
+from tidegate.runtime.limits import most_connections, raise_open_files
 from tidegate.settings import Settings
 
 COMMAND = "tidegate api"
@@ -53,6 +53,11 @@ def address(settings: Settings) -> str:
     """``bind`` in Gunicorn's spelling."""
     host = f"[{settings.server_host}]" if ":" in settings.server_host else settings.server_host
     return f"{host}:{settings.server_port}"
+
+
+def connections(settings: Settings) -> int:
+    """``worker_connections``: more than runs, since a run may lead to further requests."""
+    return most_connections(settings)
 
 
 def graceful_timeout(settings: Settings) -> int:

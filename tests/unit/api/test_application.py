@@ -8,6 +8,8 @@ import socket
 import pytest
 
 from tests.unit.api.conftest import HEAD, request
+from tidegate.runtime.limits import most_connections, most_dispatched
+from tidegate.settings import Settings
 
 
 def test_a_known_path_is_answered_and_the_connection_kept(connect) -> None:
@@ -161,3 +163,27 @@ def test_the_load_is_counted_and_given_back(harness, connect) -> None:
     client.send(request("GET", "/broken"))
     client.answer()
     assert (harness.load.requests, harness.load.dispatching) == (0, 0)
+
+
+def test_R24_more_calls_than_there_is_room_for_are_refused_at_once(harness, connect) -> None:
+    """Whatever else: nobody waits for a connection that is taken by who waits for him."""
+    most = most_dispatched(harness.settings)
+    harness.load.dispatching = most
+    client = connect()
+    client.send(request("POST", "/stream"))
+    status, headers, body = client.answer()
+    assert (status, headers["retry-after"]) == (429, "1")
+    assert json.loads(body)["code"] == -500
+    client.send(request("GET", "/plain"))  # everything else is answered
+    assert client.answer()[0] == 200
+    assert harness.load.dispatching == most
+    harness.load.dispatching = 0
+
+
+@pytest.mark.parametrize(("runs", "dispatched"), [(1, 1001), (10, 1010), (5000, 10000)])
+def test_R24_there_is_room_for_as_many_requests_as_the_runs_may_lead_to(
+    runs: int, dispatched: int
+) -> None:
+    settings = Settings.load({"SERVER_WORKER_CONNECTIONS": str(runs)})
+    assert most_dispatched(settings) == dispatched
+    assert most_connections(settings) > dispatched
