@@ -9,8 +9,8 @@ import pytest
 
 from tests.backcall_world import TENANT, World, back_call_world, results
 from tests.hosting import PLUGINS
+from tidegate.backcalls.keyring import seal_credentials
 from tidegate.backcalls.vault import Vault
-from tidegate.doors.plugins.providers import seal_credentials
 from tidegate.storage import credentials
 
 ZOO = "tidegate/zoo/zoo"

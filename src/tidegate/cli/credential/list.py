@@ -14,8 +14,8 @@ from tidegate.cli.target import as_json
 @as_json
 def command(tenant: str, as_json: bool) -> None:
     """List the providers and models that have credentials, and the names of their keys."""
+    from tidegate.backcalls.keyring import open_credentials
     from tidegate.backcalls.vault import Vault
-    from tidegate.doors.plugins.providers import open_credentials
     from tidegate.errors import SecretsUnavailable
     from tidegate.storage import credentials
 

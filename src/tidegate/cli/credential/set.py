@@ -28,8 +28,8 @@ def command(
     tenant: str,
 ) -> None:
     """Keep KEY=VALUE credentials; they replace those that were kept for the same place."""
+    from tidegate.backcalls.keyring import seal_credentials
     from tidegate.backcalls.vault import Vault
-    from tidegate.doors.plugins.providers import seal_credentials
     from tidegate.storage import credentials
 
     keyring.check_place(model_type, model)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-import msgspec
-
+from tidegate.backcalls.keyring import open_credentials
 from tidegate.backcalls.vault import Vault
 from tidegate.errors import BackCallFailed
 from tidegate.installs import Catalogue
@@ -98,24 +97,6 @@ class Providers:
         if known is None or not found or (name and name != found):
             return None
         return Provider(known.identifier, plugin_id, found, declaration)
-
-
-def seal_credentials(
-    vault: Vault, tenant: str, provider: str, model_type: str, model: str, values: dict[str, Any]
-) -> str:
-    """``values`` for the row of that place. Called by ``tidegate credential set``."""
-    return vault.seal(msgspec.json.encode(values), _about(tenant, provider, model_type, model))
-
-
-def open_credentials(vault: Vault, row: credentials.Credentials) -> dict[str, Any]:
-    """The reverse of :func:`seal_credentials`; SecretsUnavailable with another key."""
-    about = _about(row.tenant, row.provider, row.model_type, row.model)
-    values: dict[str, Any] = msgspec.json.decode(vault.unseal(row.sealed, about))
-    return values
-
-
-def _about(tenant: str, provider: str, model_type: str, model: str) -> str:
-    return "\n".join(("credential", tenant, provider, model_type, model))
 
 
 def _identity(declaration: Mapping[str, Any]) -> Mapping[str, Any]:
