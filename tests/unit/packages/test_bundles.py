@@ -72,8 +72,8 @@ def test_an_empty_bundle_is_empty() -> None:
         (b"garbage", "difybndl: not a valid difybndl file"),
         (packed({"x": b""}), "there is no manifest.yaml"),
         (
-            packed({"manifest.yaml": b"type: plugin\nname: a\nauthor: b\nversion: 1.0.0"}),
-            ": type must be bundle",
+            packed({"manifest.yaml": b"name: a\nauthor: b\nversion: 1.0.0"}),
+            "type must be bundle",
         ),
         (packed({"manifest.yaml": b"type: bundle"}), ": name is missing"),
         (packed({"manifest.yaml": b"a: [b"}), "not valid YAML"),
