@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tidegate.api.composition import application_for, services_for
+from tidegate.installs import catalogue
 from tidegate.jobs.queue_file import QueueFile
 from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
@@ -164,7 +165,9 @@ def world(folder: Path, plugins: Mapping[str, Plugin], **environ: str) -> Iterat
     migrate(settings)
     drain = Drain()
     answers = {"runtime": {"role": "host"}, "figures": FIGURES}
-    with linked_host(settings, plugins, answers) as host:
+    with pytest.MonkeyPatch.context() as patch, linked_host(settings, plugins, answers) as host:
+        # a watch that begins anew in the middle of a test looks like something left behind
+        patch.setattr(catalogue, "REST_AFTER", 3600.0)
         made = World(settings, host, drain)
         try:
             with served(made.application) as made.address:
