@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from tidegate.api.composition import application_for, services_for
 from tidegate.installs import catalogue
 from tidegate.jobs.queue_file import QueueFile
