@@ -33,6 +33,8 @@ log = get_log("backcalls")
 MOST_DEPTH: Final = 16
 #: So many back-calls of one process may wait for a turn; more are refused at once.
 _MOST_WAITING: Final = 2000
+#: So many bytes of requests of one process may be held; one request is always taken.
+_MOST_HELD: Final = 256 << 20
 
 
 @final
@@ -51,12 +53,14 @@ class Desk:
         """See :meth:`Target.invoke`."""
         try:
             kind, session = admit(call)
-            self._check_load(call.caller, session)
+            self._check_load(call.caller, session, len(call.request))
         except TidegateError as error:
             log.warning("back-call refused", **_fields(call), error=str(error))
             answer.refuse(error.message, _typed(error))
             return
         greenlet = self._running.spawn(self._serve, kind, call, session, answer)
+        call.caller.held += len(call.request)
+        greenlet.rawlink(partial(_let_go, call))  # also when it is killed before it began
         answer.on_abandoned = partial(greenlet.kill, block=False)
 
     def close(self) -> None:
@@ -70,10 +74,10 @@ class Desk:
         """Back-calls that are being answered or wait for their turn."""
         return len(self._running)
 
-    def _check_load(self, caller: Caller, session: Session) -> None:
+    def _check_load(self, caller: Caller, session: Session, size: int) -> None:
         if session.depth >= MOST_DEPTH:
             raise BackCallInvalid(f"back-calls are nested {MOST_DEPTH} deep: does it call itself?")
-        if caller.waiting >= _MOST_WAITING:
+        if caller.waiting >= _MOST_WAITING or (caller.held and caller.held + size > _MOST_HELD):
             raise _overloaded(caller)
 
     def _serve(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
@@ -109,10 +113,14 @@ class Desk:
             lane.release()
 
 
+def _let_go(call: BackCall, greenlet: Any) -> None:
+    call.caller.held -= len(call.request)
+
+
 def _overloaded(caller: Caller) -> Overloaded:
     return Overloaded(
-        f"too many back-calls of this plugin at once: {caller.waiting} wait for their turn "
-        "(TIDEGATE_BACKCALLS_AT_ONCE, TIDEGATE_BACKCALL_WAIT)",
+        f"too many back-calls of this plugin at once: {caller.waiting} wait for their turn, "
+        f"{caller.held} bytes are held (TIDEGATE_BACKCALLS_AT_ONCE, TIDEGATE_BACKCALL_WAIT)",
         retry_after=1,
     )
 

@@ -11,7 +11,7 @@ tells Dify to forget what it keeps of an endpoint; it carries no settings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import msgspec
 from msgspec import Raw
@@ -23,7 +23,9 @@ from tidegate.ids import row_id
 from tidegate.settings import Settings
 from tidegate.wire.inner_api import InnerApiError, reply_data, request_body
 
-_PATH = "invoke/encrypt"
+PATIENCE: Final = 15.0
+"""Seconds: Dify asks for a list of endpoints, and waits for it, while it is asked to decrypt each."""
+_PATH: Final = "invoke/encrypt"
 Values = dict[str, Any]
 Config = Iterable[Mapping[str, Any]]
 
@@ -57,7 +59,7 @@ class EndpointSecrets(Protocol):
 def open_endpoint_secrets(settings: Settings) -> EndpointSecrets:
     """The one that the settings ask for. Called once per api process."""
     if settings.backcalls == "dify":
-        return _OfDify(InnerClient(settings))
+        return _OfDify(InnerClient(settings, patience=PATIENCE))
     return _Sealed(Vault(settings))
 
 

@@ -42,8 +42,12 @@ _WRITE_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_WRITE_TIMEOUT"
 class InnerClient:
     """One per process. Safe between greenlets; every request has a connection of its own."""
 
-    def __init__(self, settings: Settings) -> None:
-        """StartRefused when DIFY_INNER_API_URL is missing or no http(s) address."""
+    def __init__(self, settings: Settings, *, patience: float = 0.0) -> None:
+        """StartRefused when DIFY_INNER_API_URL is missing or no http(s) address.
+
+        ``patience``: seconds of silence after which a request is given up, if that is less than
+        the setting says.
+        """
         url = urlsplit(settings.dify_inner_api_url)
         try:
             port = url.port
@@ -60,7 +64,8 @@ class InnerClient:
         self._base = f"{url.path.rstrip('/')}/inner/api/"
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._key: Secret = settings.dify_inner_api_key
-        self._idle = settings.dify_backwards_invocation_read_timeout / 1000
+        given = settings.dify_backwards_invocation_read_timeout / 1000
+        self._idle = min(given or patience, patience or given)
         self._write = settings.dify_backwards_invocation_write_timeout / 1000
         self._limit = settings.response_max_buffer_size
         self._kept: list[tuple[float, http.client.HTTPConnection]] = []

@@ -40,13 +40,15 @@ class Caller:
     """One running plugin process, as back-calls see it. Made by its instance, kept by it.
 
     ``permission`` is that of its manifest (``resource.permission``). The lanes are the target's:
-    back-calls that run at once, counted per depth so that a nested one never waits for its own.
+    back-calls that run at once, counted per depth so that a nested one never waits for its own;
+    so are the counts of those that wait and of the bytes of all.
     """
 
     plugin: str
     permission: Mapping[str, Any]
     lanes: dict[int, BoundedSemaphore] = field(default_factory=dict)
     waiting: int = 0
+    held: int = 0
 
 
 @final

@@ -138,6 +138,22 @@ def test_a_flood_is_refused_before_it_takes_greenlets(work, caller):
     desk.close()
 
 
+def test_long_requests_are_held_up_to_a_limit(desk, work, caller):
+    long = b'{"file":"' + b"0" * (1 << 20) + b'"}'
+    answers = [ask(desk, back_call(caller, "llm", long)) for _ in range(3)]
+    assert caller.held == 3 * len(long)
+    answers[0].on_abandoned()  # before it began
+    work.gate.set()
+    answers[1].wait()
+    answers[2].wait()
+    gevent.sleep(0)
+    assert caller.held == 0
+    caller.held = 256 << 20
+    refused = ask(desk, back_call(caller, "llm", long))
+    assert refused.typed["error_type"] == "Overloaded"
+    caller.held = 0
+
+
 def test_T21_a_nested_call_never_waits_for_the_calls_above_it(work, caller):
     desk = desk_of(work, TIDEGATE_BACKCALLS_AT_ONCE=1)
     answers = [

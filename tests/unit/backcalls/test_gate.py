@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.backcalls.conftest import ALL, PLUGIN, back_call, session
 from tidegate.backcalls import KINDS, Caller
 from tidegate.backcalls.gate import admit
+from tidegate.doors.plugins.deeds import DEEDS
 from tidegate.errors import BackCallInvalid, PermissionDenied, SessionOver
 
 GUARDED = sorted(KINDS.keys() - {"upload_file"})
@@ -61,3 +64,18 @@ def test_an_unknown_type_is_refused(caller: Caller, type: str) -> None:
 def test_a_session_that_is_over_or_foreign_is_refused(caller: Caller) -> None:
     with pytest.raises(SessionOver):
         admit(back_call(caller, "llm", {}, of=None))
+
+
+def test_the_page_about_back_calls_has_each_type_as_the_table_says() -> None:
+    page = Path(__file__).parents[3] / "docs" / "back-calls.md"
+    rows = {}
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            rows[cells[0]] = cells[1:]
+    assert rows.keys() == KINDS.keys()
+    for type, (permission, path, here) in rows.items():
+        kind = KINDS[type]
+        assert permission == (".".join(filter(None, kind.permission or ())) or "none")
+        assert path == kind.path
+        assert (here == "NeedsDify") == (type != "storage" and type not in DEEDS)
