@@ -24,7 +24,7 @@ from tidegate.settings import Settings
 from tidegate.wire.inner_api import InnerApiError, reply_data, request_body
 
 PATIENCE: Final = 15.0
-"""Seconds: Dify asks for a list of endpoints, and waits for it, while it is asked to decrypt each."""
+"""Seconds: while Dify is asked to decrypt each endpoint of a list, it waits for the list."""
 _PATH: Final = "invoke/encrypt"
 Values = dict[str, Any]
 Config = Iterable[Mapping[str, Any]]

@@ -66,6 +66,7 @@ class InnerClient:
         self._key: Secret = settings.dify_inner_api_key
         given = settings.dify_backwards_invocation_read_timeout / 1000
         self._idle = min(given or patience, patience or given)
+        self._idle_owner = _READ_LIMIT if self._idle == given else "patience"
         self._write = settings.dify_backwards_invocation_write_timeout / 1000
         self._limit = settings.response_max_buffer_size
         self._kept: list[tuple[float, http.client.HTTPConnection]] = []
@@ -180,9 +181,9 @@ class InnerClient:
             yield
         except TimeoutError as error:
             raise IdleTimeout(
-                f"nothing came from Dify for {self._idle:g} s ({_READ_LIMIT})",
+                f"nothing came from Dify for {self._idle:g} s ({self._idle_owner})",
                 seconds=self._idle,
-                owner=_READ_LIMIT,
+                owner=self._idle_owner,
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BackCallFailed(f"{self._where}: {error or type(error).__name__}") from error
