@@ -22,6 +22,8 @@ import gevent
 from gevent.os import nb_read
 
 from tests.hosting import PLUGINS, Running, Shelf, host_settings, package_of
+from tidegate.backcalls import open_target
+from tidegate.backcalls.plugin_storage import PluginStorage
 from tidegate.environments import Child, spawn
 from tidegate.hosts import Debugging
 from tidegate.hosts.debugging import Limits
@@ -148,6 +150,8 @@ class SdkProcess:
     """The misbehaving plugin, run by its developer with the real SDK."""
 
     def __init__(self, python: Path, folder: Path, port: int, key: str) -> None:
+        self.python = python
+        self.folder = folder
         environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -159,6 +163,7 @@ class SdkProcess:
         command = [str(python), "-m", "main"]
         self.child: Child = spawn(command, folder=folder, environment=environ, merge=True)
         self.output = b""
+        self._closed = False
         self._reader = gevent.spawn(self._read)
 
     def _read(self) -> None:
@@ -174,6 +179,10 @@ class SdkProcess:
         self.child.signal(number)
 
     def close(self) -> None:
+        """End it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self.child.signal(signal.SIGCONT)
         self.child.kill()
         self.child.wait(10)
@@ -197,6 +206,8 @@ class DebugWorld(Running):
         migrate(settings)
         self.database = Database(settings)
         self.blobs = open_blobs(settings)
+        storage = PluginStorage(settings, self.database, self.blobs)
+        self.host.target = open_target(settings, storage=storage)
         self.debugging = self.make_debugging(limits)
         self.start()
 

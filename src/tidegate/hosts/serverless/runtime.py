@@ -12,6 +12,7 @@ from gevent.pool import Group
 
 from tidegate.backcalls import Target
 from tidegate.errors import (
+    CallFailed,
     ConnectorFailed,
     HostLost,
     InstallFailed,
@@ -99,6 +100,9 @@ class Serverless:
         if not isinstance(head, PluginHead):
             return False
         signed = sign_session(self._key, head.session)
+        if signed in self._invocations:
+            call.fail(CallFailed(f"session {head.session} is open already").as_json())
+            return True
         try:
             plugin_log = self._log_of(PluginIdentifier.parse(head.plugin).plugin_id)
         except InvalidIdentifier as error:

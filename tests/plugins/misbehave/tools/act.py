@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from dify_plugin import Tool
@@ -257,3 +258,63 @@ def escape(tool: Tool, given: dict[str, Any]) -> Answer:
     time.sleep(float(given.get("pause", 0)))
     if given.get("die"):
         os._exit(1)
+
+
+def _tried(deed: Any) -> str:
+    try:
+        return f"yes: {deed()!r}"[:200]
+    except OSError as error:
+        return f"no: {error.strerror}"
+
+
+def _read(path: str) -> Any:
+    return os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(64)
+
+
+def _write(path: str) -> None:
+    with open(path, "w") as file:
+        file.write("spy")
+
+
+def spy(tool: Tool, given: dict[str, Any]) -> Answer:
+    """What this process can see, touch and become."""
+    libc = __import__("ctypes").CDLL(None, use_errno=True)
+    host = os.getppid()
+
+    def call(name: str, *arguments: Any) -> None:
+        if getattr(libc, name)(*arguments):
+            raise OSError(__import__("ctypes").get_errno(), name)
+
+    found = {
+        "uid": os.getuid(),
+        "groups": os.getgroups(),
+        "umask_home": _tried(lambda: _write(os.path.expanduser("~/mine"))),
+        "scratch": _tried(lambda: _write(os.path.join(os.environ["TMPDIR"], "mine"))),
+        "tmp": _tried(lambda: os.listdir("/tmp")),
+        "cwd": _tried(lambda: _write("mine")),
+        "library": _tried(lambda: _write(os.path.join(sys.prefix, "pyvenv.cfg"))),
+        "environ": _tried(lambda: _read(f"/proc/{host}/environ")),
+        "memory": _tried(lambda: open(f"/proc/{host}/mem", "rb").close()),
+        "descriptors": _tried(lambda: os.listdir(f"/proc/{host}/fd")),
+        "ptrace": _tried(lambda: call("ptrace", 16, host, 0, 0)),
+        "setuid": _tried(lambda: os.setuid(0 if os.getuid() else 12345)),
+        "mount": _tried(lambda: call("mount", b"none", b"/", None, 1 << 18, None)),
+        "read": {path: _tried(lambda path=path: _read(path)) for path in given["paths"]},
+        "status": Path("/proc/self/status").read_text(),
+    }
+    yield tool.create_text_message(json.dumps(found))
+
+
+def written(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Lines where the SDK writes its own, whatever it is connected by."""
+    line = str(given["line"]).replace("SESSION", str(tool.session.session_id))
+    tool.session.writer.write(line + "\n")
+    yield tool.create_text_message("written")
+
+
+def ask_llm(tool: Tool, given: dict[str, Any]) -> Answer:
+    asked = {"provider": "x", "model": "y", "mode": "chat", "model_type": "llm"}
+    backwards = tool.session.model.llm._backwards_invoke
+    for _ in backwards(__import__("dify_plugin").core.entities.invocation.InvokeType.LLM, dict, asked):
+        pass
+    yield tool.create_text_message("asked")
