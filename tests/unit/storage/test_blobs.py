@@ -13,7 +13,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from tidegate.errors import BlobMissing, BlobUnavailable, StartRefused
+from tidegate.errors import BlobMissing, BlobUnavailable, SettingInvalid, StartRefused
 from tidegate.settings import Settings
 from tidegate.storage.blobs import BlobStore, Layout, open_blobs
 from tidegate.storage.blobs.local import MARK
@@ -196,9 +196,9 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> 
     assert "\n" not in raised.value.message
 
 
-def test_s3_is_refused_with_what_works() -> None:
-    with pytest.raises(StartRefused, match="take local"):
-        open_blobs(Settings.load({"PLUGIN_STORAGE_TYPE": "s3"}))
+def test_a_store_that_is_not_built_is_refused_with_what_works() -> None:
+    with pytest.raises(SettingInvalid, match="take local or s3"):
+        open_blobs(Settings.load({"PLUGIN_STORAGE_TYPE": "azure_blob"}))
 
 
 def test_the_mark_is_made_once(settings: Settings, blobs: BlobStore) -> None:
