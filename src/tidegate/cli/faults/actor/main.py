@@ -1,0 +1,6 @@
+"""Entry point of the bad actor."""
+
+from dify_plugin import DifyPluginEnv, Plugin
+
+if __name__ == "__main__":
+    Plugin(DifyPluginEnv()).run()
