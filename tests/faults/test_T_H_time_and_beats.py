@@ -121,7 +121,7 @@ class Beat:
         self.scheduler.close()
 
 
-def test_T_H6_R17_two_beats_are_as_one_and_the_second_takes_over(settings):
+def test_T_H6_R17_D_51_two_beats_are_as_one_and_the_second_takes_over(settings):
     sent: list[tuple[str, float]] = []
     first = Beat(settings, sent, "first")
     gevent.sleep(EVERY / 4)

@@ -60,7 +60,7 @@ def test_T_K2_a_silent_process_gets_no_new_calls_and_lives_to_the_end_of_its_own
         assert gone([old], 10)
 
 
-def test_T_K9_a_plugin_over_its_memory_is_stopped_and_says_so(tmp_path):
+def test_T_K9_D_36_a_plugin_over_its_memory_is_stopped_and_says_so(tmp_path):
     with running_host(
         tmp_path, TIDEGATE_PER_PLUGIN=f"tidegate/misbehave:PLUGIN_MEMORY={200 << 20}"
     ) as running:

@@ -101,7 +101,7 @@ def test_a_line_of_6_MiB_is_delivered(shared, bystander):
     assert [len(text) for text in answer.texts] == [6 << 20]
 
 
-def test_T_P3_a_line_over_the_limit_costs_its_session_only(shared, bystander):
+def test_T_P3_D_08_a_line_over_the_limit_costs_its_session_only(shared, bystander):
     answer = act(shared, "huge_line", size=9 << 20)
     assert answer.error_type == "MessageTooLarge"
     assert answer.error["args"]["setting"] == "PLUGIN_RUNTIME_MAX_BUFFER_SIZE"
@@ -152,7 +152,7 @@ def test_T_P4_a_flood_of_text_on_stdout_costs_nobody_anything(shared, bystander)
     assert answer.texts == ["before", "after"]
 
 
-def test_T_S13_a_plugin_sees_the_allow_list_of_the_environment_and_nothing_else(shared):
+def test_T_S13_D_32_a_plugin_sees_the_allow_list_of_the_environment_and_nothing_else(shared):
     found = json.loads(act(shared, "spy_env").texts[0])
     environ = found["environ"]
     assert "canary" not in environ.values()
@@ -183,7 +183,7 @@ def test_a_session_ends_at_its_deadline_typed_with_its_owner(shared, bystander):
     assert answer.error["args"] == {"seconds": pytest.approx(0.5, abs=0.1), "owner": "caller"}
 
 
-def test_a_caller_that_leaves_frees_its_session_at_once(shared, bystander):
+def test_D_04_a_caller_that_leaves_frees_its_session_at_once(shared, bystander):
     answer = shared.call(shared.identifier, "stream", count=100, pause=0.01)
     answer.first()
     before = shared.instance(shared.identifier).load

@@ -88,7 +88,7 @@ def test_kill_9_ends_every_call_typed_and_at_once_and_the_next_call_is_served(ru
         ("close_stdout", {"exit_code": None, "signal": 9}),
     ],
 )
-def test_a_death_says_how_and_keeps_the_last_words(running, tmp_path, deed, details):
+def test_D_01_a_death_says_how_and_keeps_the_last_words(running, tmp_path, deed, details):
     identifier = started(running, tmp_path)
     answer = running.call(identifier, deed).wait(5)
     assert answer.texts == ["last words"]
@@ -156,7 +156,7 @@ def test_T_K3_a_plugin_that_cannot_start_is_quarantined_and_a_restart_ends_it(ru
     assert "exit code 3" in again.error["message"]
 
 
-def test_a_plugin_that_dies_after_its_heartbeat_is_not_started_again_for_ever(running, tmp_path):
+def test_D_57_a_plugin_that_dies_after_its_heartbeat_does_not_start_for_ever(running, tmp_path):
     identifier = installed(running, tmp_path, "die_soon")
     running.control("install", identifier=identifier)
     for _ in range(200):

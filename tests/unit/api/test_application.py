@@ -90,7 +90,7 @@ def test_a_chunked_body_is_read(harness, connect) -> None:
     assert harness.bodies == [b"abcde", b"abcde"]
 
 
-def test_a_body_over_the_limit_is_413_and_ends_the_connection(make_harness, connect) -> None:
+def test_D_40_a_body_over_the_limit_is_413_and_ends_the_connection(make_harness, connect) -> None:
     harness = make_harness(TIDEGATE_MAX_BODY="1000")
     for path in ("/body", "/pieces"):
         client = connect(harness.address)

@@ -185,7 +185,7 @@ def test_the_status_of_dify_is_honoured(desk, dify, caller, type, status):
         assert '{"message": "why"}' in answer.error
 
 
-def test_the_inner_key_is_in_no_log_and_no_error(dify, caller, caplog):
+def test_D_38_the_inner_key_is_in_no_log_and_no_error(dify, caller, caplog):
     caplog.set_level("DEBUG")
     wrong = {**dify.environ, "DIFY_INNER_API_KEY": "wrong-inner-key"}
     desk = open_target(Settings.load(wrong))

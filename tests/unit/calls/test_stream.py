@@ -155,7 +155,7 @@ def test_the_deadline_ends_a_silent_call_and_says_who_set_it():
     assert upstream.cancels == 1
 
 
-def test_the_idle_limit_counts_from_the_last_item():
+def test_D_06_the_idle_limit_counts_from_the_last_item():
     stream, _ = made(idle_seconds=0.05)
     stream.push(b"1")
     assert stream.take() == [b"1"]
@@ -163,7 +163,7 @@ def test_the_idle_limit_counts_from_the_last_item():
         stream.take()
 
 
-def test_a_slow_consumer_without_spool_gets_what_was_accepted_then_its_error():
+def test_D_02_a_slow_consumer_without_spool_gets_what_was_accepted_then_its_error():
     stream, upstream = made(memory=100)
     stream.push(b"x" * 60)
     stream.push(b"y" * 60)

@@ -55,7 +55,7 @@ def test_nothing_is_asked_unless_it_is_switched_on(index):
     assert (official.asked, candidate.asked) == (0, 0)
 
 
-def test_a_mirror_that_is_named_wins_and_nothing_is_asked(index):
+def test_D_37_a_mirror_that_is_named_wins_and_nothing_is_asked(index):
     official, candidate = index(), index()
     named = mirror(official, candidate, PIP_MIRROR_URL="https://named.example/simple")
     assert named.url() == "https://named.example/simple"

@@ -133,7 +133,7 @@ def test_T_B5_a_full_line_refuses_who_has_his_share_and_takes_who_has_not(connec
     line.close()
 
 
-def test_T_B5_who_waits_for_a_session_is_refused_as_overloaded(connection):
+def test_T_B5_D_48_who_waits_for_a_session_is_refused_as_overloaded(connection):
     line = WaitingLine(60.0, lambda: "", wait=0.1)
     line.add(connection.call("a"), crowded=True)
     gevent.sleep(0.4)

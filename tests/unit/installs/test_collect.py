@@ -114,7 +114,7 @@ def test_an_upload_that_nobody_installs_goes_when_its_time_is_over(
         assert declarations.get(conn, name) is None
 
 
-def test_icons_stay_as_long_as_any_declaration_names_them(
+def test_D_63_icons_stay_as_long_as_any_declaration_names_them(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.installed("0.0.1")
