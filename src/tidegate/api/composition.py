@@ -15,6 +15,7 @@ from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
 from tidegate.doors.dify.debugging import debugging_routes
 from tidegate.doors.dify.serverless import serverless_routes
+from tidegate.doors.openapi import OpenApiDoor
 from tidegate.doors.routes import RouteTable
 from tidegate.doors.services import Services
 from tidegate.installs import Catalogue, Installer, LinkedHost, StoredPackages
@@ -75,8 +76,10 @@ def application_for(services: Services, drain: Drain) -> Application:
     streams = OpenStreams(drain)
     dispatcher = Dispatcher(services)
     live = LiveDoor(settings, dispatcher, streams, drain)
-    table = RouteTable(
+    openapi = OpenApiDoor()
+    table = openapi.table = RouteTable(
         [
+            openapi.route(),
             *own_routes(settings, services.calls, load, live),
             *health_routes(services),
             *dify_routes(services, dispatcher),

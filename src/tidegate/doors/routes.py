@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 from urllib.parse import parse_qs
 
+import msgspec
+
 from tidegate.errors import CallFailed
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
@@ -186,7 +188,10 @@ class Kind(enum.Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. ``docs`` is its line in docs/reference/routes.md."""
+    """One row. ``docs`` is its line in docs/reference/routes.md.
+
+    ``form`` is what it takes, ``header`` a header that it needs: for the OpenAPI document.
+    """
 
     method: str
     pattern: str
@@ -195,6 +200,8 @@ class Route:
     auth: Auth = Auth.KEY
     body: BodyRule = BodyRule.NONE
     kind: Kind = Kind.ENVELOPE
+    form: type[msgspec.Struct] | None = None
+    header: str = ""
 
 
 class _Node:

@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from tidegate.doors.binding import Form, PageForm
+from tidegate.doors.dify import forms
 from tidegate.doors.dify.actions import ACTIONS, Action
 from tidegate.doors.dify.capabilities import Capabilities
-from tidegate.doors.dify.dispatch import Dispatcher
+from tidegate.doors.dify.dispatch import Dispatcher, request_form
 from tidegate.doors.dify.endpoints import Endpoints
 from tidegate.doors.dify.lists import Lists
 from tidegate.doors.dify.management import Management, at_200
@@ -30,6 +32,8 @@ __all__ = ["ACTIONS", "Action", "Dispatcher", "dify_routes"]
 _TENANT = "/plugin/{tenant_id}"
 _MANAGEMENT = _TENANT + "/management"
 _DISPATCH = _TENANT + "/dispatch/"
+_BY_PLUGIN = "X-Plugin-ID"
+_BY_IDENTIFIER = "X-Plugin-Unique-Identifier"
 
 
 def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
@@ -46,73 +50,139 @@ def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
     return rows
 
 
-type _Row = tuple[str, str, Handler, BodyRule, str]
-_JSON, _MULTIPART = BodyRule.JSON, BodyRule.MULTIPART
+type _Row = tuple[str, str, Handler, type[Form] | None, str]
 
 
 def _rows(prefix: str, rows: list[_Row]) -> list[Route]:
     """Rows of a tenant, whose business errors are HTTP 200."""
     return [
-        Route(method, prefix + path, at_200(handler), docs, body=body)
-        for method, path, handler, body, docs in rows
+        Route(method, prefix + path, at_200(handler), docs, body=_body_of(form), form=form)
+        for method, path, handler, form, docs in rows
     ]
+
+
+def _body_of(form: type[Form] | None) -> BodyRule:
+    if form is None:
+        return BodyRule.NONE
+    return BodyRule.MULTIPART if issubclass(form, forms.UploadForm) else BodyRule.JSON
 
 
 def _package_routes(door: Packages) -> list[Route]:
     rows: list[_Row] = [
-        ("POST", "/install/upload/package", door.upload_package, _MULTIPART, "Upload a .difypkg."),
-        ("POST", "/install/upload/bundle", door.upload_bundle, _MULTIPART, "Upload a .difybndl."),
-        ("GET", "/decode/from_identifier", door.decode, _JSON, "What is in an uploaded package."),
-        ("GET", "/fetch/manifest", door.fetch_manifest, _JSON, "Declaration of a version."),
-        ("GET", "/fetch/identifier", door.fetch_identifier, _JSON, "Whether anybody installed it."),
-        ("GET", "/fetch/readme", door.readme, _JSON, "Readme of a version."),
+        (
+            "POST",
+            "/install/upload/package",
+            door.upload_package,
+            forms.PackageForm,
+            "Upload a .difypkg.",
+        ),
+        (
+            "POST",
+            "/install/upload/bundle",
+            door.upload_bundle,
+            forms.BundleForm,
+            "Upload a .difybndl.",
+        ),
+        (
+            "GET",
+            "/decode/from_identifier",
+            door.decode,
+            forms.IdentifierForm,
+            "What is in an uploaded package.",
+        ),
+        (
+            "GET",
+            "/fetch/manifest",
+            door.fetch_manifest,
+            forms.IdentifierForm,
+            "Declaration of a version.",
+        ),
+        (
+            "GET",
+            "/fetch/identifier",
+            door.fetch_identifier,
+            forms.IdentifierForm,
+            "Whether anybody installed it.",
+        ),
+        ("GET", "/fetch/readme", door.readme, forms.ReadmeForm, "Readme of a version."),
     ]
     extract = "What is in an uploaded package, named in X-Plugin-Unique-Identifier."
     return [
         *_rows(_MANAGEMENT, rows),
-        Route("GET", "/v2/invoke/extract", door.extract, extract),
+        Route("GET", "/v2/invoke/extract", door.extract, extract, header=_BY_IDENTIFIER),
         Route("GET", _TENANT + "/asset/{id}", door.asset, "An icon.", kind=Kind.RAW),
         Route(
             "GET",
             _TENANT + "/extract-asset/",
             door.extract_asset,
             "A file of an uploaded package.",
-            body=_JSON,
+            body=BodyRule.JSON,
             kind=Kind.RAW,
+            form=forms.PackageFileForm,
         ),
     ]
 
 
 def _management_routes(door: Management) -> list[Route]:
     rows: list[_Row] = [
-        ("POST", "/install/identifiers", door.install, _JSON, "Install uploaded versions."),
-        ("POST", "/install/upgrade", door.upgrade, _JSON, "Move to another version."),
-        ("GET", "/install/tasks", door.list_tasks, _JSON, "Page of install tasks."),
-        ("POST", "/install/tasks/delete_all", door.delete_all_tasks, _JSON, "Delete all tasks."),
-        ("GET", "/install/tasks/{id}", door.get_task, _JSON, "One install task."),
-        ("POST", "/install/tasks/{id}/delete", door.delete_task, _JSON, "Delete a task."),
+        (
+            "POST",
+            "/install/identifiers",
+            door.install,
+            forms.InstallForm,
+            "Install uploaded versions.",
+        ),
+        ("POST", "/install/upgrade", door.upgrade, forms.UpgradeForm, "Move to another version."),
+        ("GET", "/install/tasks", door.list_tasks, PageForm, "Page of install tasks."),
+        ("POST", "/install/tasks/delete_all", door.delete_all_tasks, None, "Delete all tasks."),
+        ("GET", "/install/tasks/{id}", door.get_task, forms.TaskForm, "One install task."),
+        ("POST", "/install/tasks/{id}/delete", door.delete_task, forms.TaskForm, "Delete a task."),
         (
             "POST",
             "/install/tasks/{id}/delete/{identifier...}",
             door.delete_task_entry,
-            _JSON,
+            forms.TaskEntryForm,
             "Delete one plugin of a task.",
         ),
-        ("POST", "/uninstall", door.uninstall, _JSON, "Remove an installation."),
+        ("POST", "/uninstall", door.uninstall, forms.UninstallForm, "Remove an installation."),
     ]
     return _rows(_MANAGEMENT, rows)
 
 
 def _list_routes(lists: Lists, door: Capabilities) -> list[Route]:
     rows: list[_Row] = [
-        ("GET", "/list", lists.page, _JSON, "Page of the tenant's installations."),
-        ("GET", "/{category}/list", lists.of_category, _JSON, "Page of one category."),
-        ("GET", "/installation/ids", lists.ids, _JSON, "Plugin ids of one category."),
-        ("POST", "/installation/fetch/batch", lists.batch, _JSON, "Installations of plugins."),
-        ("POST", "/installation/missing", lists.missing, _JSON, "Versions that are missing."),
-        ("GET", "/models", partial(door.page, "model"), _JSON, "Page of model providers."),
-        ("GET", "/models/bindings", door.model_bindings, _JSON, "Who serves model providers."),
-        ("POST", "/tools/check_existence", door.tools_exist, _JSON, "Which tools are there."),
+        ("GET", "/list", lists.page, PageForm, "Page of the tenant's installations."),
+        (
+            "GET",
+            "/{category}/list",
+            lists.of_category,
+            forms.CategoryListForm,
+            "Page of one category.",
+        ),
+        ("GET", "/installation/ids", lists.ids, forms.CategoryForm, "Plugin ids of one category."),
+        (
+            "POST",
+            "/installation/fetch/batch",
+            lists.batch,
+            forms.PluginIdsForm,
+            "Installations of plugins.",
+        ),
+        (
+            "POST",
+            "/installation/missing",
+            lists.missing,
+            forms.IdentifiersForm,
+            "Versions that are missing.",
+        ),
+        ("GET", "/models", partial(door.page, "model"), PageForm, "Page of model providers."),
+        ("GET", "/models/bindings", door.model_bindings, None, "Who serves model providers."),
+        (
+            "POST",
+            "/tools/check_existence",
+            door.tools_exist,
+            forms.ProviderIdsForm,
+            "Which tools are there.",
+        ),
     ]
     for kind, several in (
         ("tool", "tools"),
@@ -122,20 +192,32 @@ def _list_routes(lists: Lists, door: Capabilities) -> list[Route]:
     ):
         shown = kind.replace("_", " ")
         page, one = partial(door.page, kind), partial(door.one, kind)
-        rows.append(("GET", f"/{several}", page, _JSON, f"Page of {shown} providers."))
-        rows.append(("GET", f"/{kind}", one, _JSON, f"One {shown} provider."))
+        rows.append(("GET", f"/{several}", page, PageForm, f"Page of {shown} providers."))
+        rows.append(("GET", f"/{kind}", one, forms.ProviderForm, f"One {shown} provider."))
     return _rows(_MANAGEMENT, rows)
 
 
 def _endpoint_routes(door: Endpoints) -> list[Route]:
     rows: list[_Row] = [
-        ("POST", "/setup", door.set_up, _JSON, "A new endpoint."),
-        ("POST", "/update", door.update, _JSON, "Other settings of an endpoint."),
-        ("POST", "/remove", door.remove, _JSON, "Remove an endpoint."),
-        ("POST", "/enable", door.enable, _JSON, "Switch an endpoint on."),
-        ("POST", "/disable", door.disable, _JSON, "Switch an endpoint off."),
-        ("GET", "/list", door.page, _JSON, "Page of endpoints."),
-        ("GET", "/list/plugin", door.page_of_plugin, _JSON, "Page of one plugin's endpoints."),
+        ("POST", "/setup", door.set_up, forms.EndpointSetupForm, "A new endpoint."),
+        (
+            "POST",
+            "/update",
+            door.update,
+            forms.EndpointUpdateForm,
+            "Other settings of an endpoint.",
+        ),
+        ("POST", "/remove", door.remove, forms.EndpointForm, "Remove an endpoint."),
+        ("POST", "/enable", door.enable, forms.EndpointForm, "Switch an endpoint on."),
+        ("POST", "/disable", door.disable, forms.EndpointForm, "Switch an endpoint off."),
+        ("GET", "/list", door.page, forms.EndpointPageForm, "Page of endpoints."),
+        (
+            "GET",
+            "/list/plugin",
+            door.page_of_plugin,
+            forms.EndpointsOfPluginForm,
+            "Page of one plugin's endpoints.",
+        ),
     ]
     return _rows(_TENANT + "/endpoint", rows)
 
@@ -166,8 +248,8 @@ def _dispatch_routes(dispatcher: Dispatcher) -> list[Route]:
 
 def _calls(action: Action, dispatcher: Dispatcher) -> Iterator[Route]:
     prefixes = (
-        (_DISPATCH, dispatcher.for_tenant, "X-Plugin-ID"),
-        ("/v2/invoke/dispatch/", dispatcher.for_identifier, "X-Plugin-Unique-Identifier"),
+        (_DISPATCH, dispatcher.for_tenant, _BY_PLUGIN),
+        ("/v2/invoke/dispatch/", dispatcher.for_identifier, _BY_IDENTIFIER),
     )
     for prefix, handler, header in prefixes:
         docs = f"{action.type}/{action.action} of the plugin in {header}; chunks: {action.chunk}."
@@ -178,10 +260,20 @@ def _calls(action: Action, dispatcher: Dispatcher) -> Iterator[Route]:
             docs,
             body=BodyRule.JSON,
             kind=Kind.STREAM,
+            form=request_form(action),
+            header=header,
         )
 
 
 def _polling(action: Action, dispatcher: Dispatcher) -> Iterator[Route]:
     docs = f"{action.type}/{action.action} of the plugin in X-Plugin-ID: {action.chunk}."
     handler = partial(dispatcher.for_poll, action)
-    yield Route("POST", _DISPATCH + action.path, handler, docs, body=BodyRule.JSON)
+    yield Route(
+        "POST",
+        _DISPATCH + action.path,
+        handler,
+        docs,
+        body=BodyRule.JSON,
+        form=request_form(action),
+        header=_BY_PLUGIN,
+    )

@@ -82,6 +82,7 @@ class Action:
     the declaration that has it, when the chunks are messages with a type.
     ``plain``: answered with one JSON envelope, only for tenants.
     ``reshaper`` makes what changes the chunks of a call, where something has to.
+    ``shape`` is the type that ``data`` is decoded as.
     """
 
     path: str
@@ -94,14 +95,16 @@ class Action:
     declared: str = ""
     plain: bool = False
     reshaper: Callable[[Data], Reshaper] | None = None
+    shape: Any = field(init=False, repr=False, compare=False, default=None)
     _decode: Any = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         shape = msgspec.defstruct(
-            "Data",
+            self.action,
             [(one.name, one.type | None | msgspec.UnsetType, UNSET) for one in self.fields],
             gc=False,
         )
+        object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "_decode", msgspec.json.Decoder(shape).decode)
 
     def read(self, data: Raw) -> Data:

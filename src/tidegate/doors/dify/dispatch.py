@@ -16,8 +16,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, final
+from functools import cache, lru_cache
+from typing import Any, Final, final, get_type_hints
 
 import msgspec
 from msgspec import Raw
@@ -67,6 +67,14 @@ class Body(msgspec.Struct, gc=False):
 
 
 _decode: Final = msgspec.json.Decoder(Body).decode
+
+
+@cache
+def request_form(action: Action) -> type[msgspec.Struct]:
+    """The request of one action as a type, for the OpenAPI document."""
+    others = [(name, kind, None) for name, kind in get_type_hints(Body).items() if name != "data"]
+    name = action.path.title().replace("/", "").replace("_", "")
+    return msgspec.defstruct(name, [("data", action.shape), *others])
 
 
 def read_body(request: Request) -> Body:

@@ -22,6 +22,26 @@ _KNOWN_TAG: Final = Rule("plugin_tag", lambda value: value in TAGS)
 _KNOWN_LANGUAGE: Final = Rule("oneof", lambda value: value in _LANGUAGES)
 
 
+class UploadForm(Form):
+    """A file in a multipart form. ``verify_signature``: ``true`` asks for a valid signature."""
+
+    verify_signature: str = ""
+
+
+class PackageForm(UploadForm):
+    """A package."""
+
+    dify_pkg: bytes = b""
+    rules = {"dify_pkg": (REQUIRED,)}
+
+
+class BundleForm(UploadForm):
+    """A bundle."""
+
+    dify_bundle: bytes = b""
+    rules = {"dify_bundle": (REQUIRED,)}
+
+
 class TaskForm(Form):
     """One install task."""
 
