@@ -505,7 +505,7 @@ def wait_for(what: Callable[[], bool]) -> None:
             gevent.sleep(0.01)
 
 
-def test_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_D_56_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.installs.run.RENEW", 0.0)
     name = house.upload()
     assert name == identifier()
