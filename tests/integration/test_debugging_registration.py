@@ -9,15 +9,13 @@ import pytest
 from sqlalchemy import update
 
 from tests.debugging import (
-    ICON,
-    MANIFEST,
     OTHER_TENANT,
     TENANT,
-    TOOL,
     DebugWorld,
     debugging_host,
     messages,
 )
+from tests.registrations import ICON, MANIFEST, TOOL
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.hosts.debugging import Limits
 from tidegate.hosts.debugging.directory import LOST_AFTER
