@@ -58,18 +58,25 @@ def test_frames_come_whole_and_in_order_whatever_the_pieces(
 )
 def test_what_is_no_frame_is_refused(stream: bytes, error: str) -> None:
     with pytest.raises(InnerApiError, match=error):
-        FrameReader(LIMIT).feed(stream)
+        list(FrameReader(LIMIT).feed(stream))
+
+
+def test_frames_before_what_is_none_are_not_lost() -> None:
+    feed = FrameReader(LIMIT).feed(frame(b"{}") + b"\x0e" + bytes(20))
+    assert next(feed) == b"{}"
+    with pytest.raises(InnerApiError, match="magic number mismatch: 14"):
+        next(feed)
 
 
 def test_a_length_over_the_limit_is_refused_before_its_bytes_come() -> None:
     head = frame(b"x" * (LIMIT + 1))[:14]
     with pytest.raises(InnerApiError, match=str(LIMIT + 1)):
-        FrameReader(LIMIT).feed(head)
+        list(FrameReader(LIMIT).feed(head))
 
 
 def test_an_end_within_a_frame_is_told() -> None:
     reader = FrameReader(LIMIT)
-    reader.feed(frame(b"{}")[:-1])
+    assert not list(reader.feed(frame(b"{}")[:-1]))
     with pytest.raises(InnerApiError, match="15 bytes into a frame"):
         reader.finish()
 
@@ -122,6 +129,14 @@ def test_a_required_field_that_is_missing_null_or_empty_is_named(value: bytes | 
 @pytest.mark.parametrize("value", [b"0", b"false", b"[]", b"{}", b'" "'])
 def test_a_required_field_may_be_zero_or_empty_otherwise(value: bytes) -> None:
     assert request_fields(b'{"model":' + value + b"}", ("model",))
+
+
+@pytest.mark.parametrize("value", [b'"zzz"', b"7", b"[]"])
+def test_a_choice_that_is_none_is_told_with_those_that_are(value: bytes) -> None:
+    with pytest.raises(InnerApiError, match="kind takes one of a, b"):
+        request_fields(b'{"kind":' + value + b"}", choices={"kind": ("a", "b")})
+    assert request_fields(b'{"kind":"b"}', choices={"kind": ("a", "b")})
+    assert request_fields(b'{"kind":null}', choices={"kind": ("a", "b")})
 
 
 @pytest.mark.parametrize("request_", [b"[]", b"null", b"{", b"1"])

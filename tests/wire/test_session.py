@@ -50,6 +50,19 @@ def test_quotes_in_names_cannot_break_out():
     assert decoded["data"]["user_id"] == 'x"}'
 
 
+def test_an_error_of_a_back_call_carries_its_type_beside_a_null():
+    data = b'{"error_type":"PermissionDenied","args":null}'
+    line = session.backwards_line("s", "r", "error", message="no", data=data)
+    assert json.loads(line)["data"] == {
+        "backwards_request_id": "r",
+        "event": "error",
+        "message": "no",
+        "data": None,
+        "error_type": "PermissionDenied",
+        "args": None,
+    }
+
+
 def test_a_backwards_line():
     line = session.backwards_line("s", "r", "response", message="struct", data=b'{"data":"ok"}')
     assert json.loads(line) == {

@@ -10,8 +10,8 @@ from msgspec import Raw
 from tidegate.backcalls.inner_client import InnerAnswer, InnerClient
 from tidegate.backcalls.kinds import Kind
 from tidegate.backcalls.target import Answer, BackCall, Session
-from tidegate.errors import BackCallFailed, BackCallInvalid, CallFailed
-from tidegate.wire.inner_api import InnerApiError, reply_data, request_body, request_fields
+from tidegate.errors import BackCallFailed, CallFailed
+from tidegate.wire.inner_api import InnerApiError, reply_data, request_body
 
 
 @final
@@ -23,7 +23,11 @@ class DifyResponder:
 
     def respond(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
         """See :meth:`Responder.respond`. A frame is read when the plugin has room for it."""
-        body = _body(kind, call, session)
+        fields = kind.read(call.request)
+        for name in kind.texts:
+            if bytes(fields.get(name, _NULL)) == b"null":
+                fields[name] = _NO_TEXT
+        body = request_body(fields, tenant=session.tenant, user=session.user, type=kind.type)
         began = False
         try:
             with self._client.post(kind.path, body, trace=trace_of(call, session)) as reply:
@@ -50,17 +54,6 @@ def trace_of(call: BackCall, session: Session) -> str:
     trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
     trace = trace or call.session_id.replace("-", "")
     return f"00-{trace}-{secrets.token_hex(8)}-01"
-
-
-def _body(kind: Kind, call: BackCall, session: Session) -> bytes:
-    try:
-        fields = request_fields(call.request, kind.required)
-    except InnerApiError as error:
-        raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
-    for name in kind.texts:
-        if bytes(fields.get(name, _NULL)) == b"null":
-            fields[name] = _NO_TEXT
-    return request_body(fields, tenant=session.tenant, user=session.user, type=kind.type)
 
 
 def _pass_on(kind: Kind, reply: InnerAnswer, answer: Answer) -> None:

@@ -7,8 +7,14 @@ adding a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, final
+
+from msgspec import Raw
+
+from tidegate.errors import BackCallInvalid
+from tidegate.wire.inner_api import InnerApiError, request_fields
 
 
 @final
@@ -21,7 +27,8 @@ class Kind:
     ``path`` lies below ``<DIFY_INNER_API_URL>/inner/api/``; empty when Dify is never asked.
     ``what`` stands in errors: ``{verb} {what} failed``, ``read {reading or what} failed``.
     ``twice``: Dify wraps the answer twice. ``texts``: optional texts that Dify gets as ``""``
-    when the plugin sent null or left them out, as from the reference.
+    when the plugin sent null or left them out, as from the reference. ``choices``: fields with
+    the values that they take.
     """
 
     type: str
@@ -34,7 +41,15 @@ class Kind:
     twice: bool = False
     verb: str = "invoke"
     reading: str = ""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+
+    def read(self, request: bytes) -> dict[str, Raw]:
+        """The fields of a request of this type. BackCallInvalid says what does not fit."""
+        try:
+            return request_fields(request, self.required, self.choices)
+        except InnerApiError as error:
+            raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
 
     @property
     def failed(self) -> str:
@@ -59,14 +74,15 @@ _CHAT: Final = (*_MODEL, "mode")
 _ROWS: Final = (
     Kind("tool", _TOOL, "tool", "invoke/tool", "tool",
          ("tool_type", "provider", "tool"), stream=True, reading="tool response",
-         texts=("credential_id",)),
+         choices={"tool_type": ("builtin", "workflow", "api", "mcp")}, texts=("credential_id",)),
     Kind("llm", _LLM, "llm", "invoke/llm", "llm model", _CHAT, stream=True),
     Kind("llm_structured_output", _LLM, "llm", "invoke/llm/structured-output",
          "llm with structured output model", (*_CHAT, "structured_output_schema"), stream=True),
     Kind("text_embedding", _EMBEDDING, "text-embedding", "invoke/text-embedding",
          "text-embedding model", (*_MODEL, "texts", "input_type")),
     Kind("multimodal_embedding", _EMBEDDING, "text-embedding", "invoke/multimodal-embedding",
-         "multimodal embedding model", (*_MODEL, "documents", "input_type")),
+         "multimodal embedding model", (*_MODEL, "documents", "input_type"),
+         choices={"input_type": ("document", "query")}),
     Kind("rerank", _RERANK, "rerank", "invoke/rerank", "rerank model",
          (*_MODEL, "query", "docs")),
     Kind("multimodal_rerank", _RERANK, "rerank", "invoke/multimodal-rerank",
@@ -82,7 +98,7 @@ _ROWS: Final = (
     Kind("node_question_classifier", _NODE, "node", "invoke/question-classifier",
          "question classifier", ("classes", "model", "query")),
     Kind("app", _APP, "app", "invoke/app", "app", ("app_id",), stream=True,
-         texts=("conversation_id", "user")),
+         choices={"response_mode": ("streaming", "blocking")}, texts=("conversation_id", "user")),
     Kind("fetch_app", _APP, "app", "fetch/app/info", "app", ("app_id",), twice=True,
          verb="fetch"),
     Kind("storage", ("storage", ""), "storage", "", "storage", ("opt", "key")),

@@ -31,7 +31,7 @@ from tidegate.ids import is_uuid, plugin_id_of
 from tidegate.settings import Settings
 from tidegate.storage import Database, plugin_data
 from tidegate.storage.blobs import BlobStore
-from tidegate.wire.inner_api import InnerApiError, request_fields, text_field
+from tidegate.wire.inner_api import text_field
 
 LONGEST_KEY: Final = 256
 _NOT_SET: Final = "load data failed, please check if the key is correct or you have not set it"
@@ -78,7 +78,8 @@ class PluginStorage:
 
     def respond(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
         """See :meth:`Responder.respond`. One writer at a time per tenant and plugin."""
-        opt, key, value = _read(kind, call)
+        fields = kind.read(call.request)
+        opt, key, value = (text_field(fields, name) for name in ("opt", "key", "value"))
         if opt not in self._deeds:
             raise BackCallInvalid(f"storage has no operation {opt[:100]!r}: get, set, del, exist")
         deed, prefix = self._deeds[opt]
@@ -189,11 +190,3 @@ def clean_key(key: str) -> str:
 def _granted(permission: Mapping[str, Any], most: int) -> int:
     size = (permission.get("storage") or {}).get("size")
     return size if isinstance(size, int) and size > 0 else most  # -1: the global limit
-
-
-def _read(kind: Kind, call: BackCall) -> tuple[str, str, str]:
-    try:
-        fields = request_fields(call.request, kind.required)
-    except InnerApiError as error:
-        raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
-    return text_field(fields, "opt"), text_field(fields, "key"), text_field(fields, "value")

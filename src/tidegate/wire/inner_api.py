@@ -15,6 +15,7 @@ A request is the plugin's own JSON object with three keys overwritten. An answer
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Mapping
 from typing import Final, final
 
 import msgspec
@@ -57,29 +58,28 @@ class FrameReader:
         self._limit = limit
         self._buffer = bytearray()
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The frames that are whole now. InnerApiError when the stream is none of frames."""
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The frames that are whole now, one after the other.
+
+        InnerApiError when the stream is none of frames, after those that were.
+        """
         buffer = self._buffer
         buffer += piece
-        frames = []
-        start = 0
-        while len(buffer) - start >= _HEAD.size:
-            end = start + _HEAD.size + self._length(start)
+        while len(buffer) >= _HEAD.size:
+            end = _HEAD.size + self._length()
             if len(buffer) < end:
-                break
-            frames.append(bytes(buffer[start + _HEAD.size : end]))
-            start = end
-        if start:
-            del buffer[:start]
-        return frames
+                return
+            data = bytes(buffer[_HEAD.size : end])
+            del buffer[:end]
+            yield data
 
     def finish(self) -> None:
         """The stream ended: InnerApiError when that was within a frame."""
         if self._buffer:
             raise InnerApiError(f"the answer ended {len(self._buffer)} bytes into a frame")
 
-    def _length(self, start: int) -> int:
-        magic, header, length = _HEAD.unpack_from(self._buffer, start)
+    def _length(self) -> int:
+        magic, header, length = _HEAD.unpack_from(self._buffer)
         if magic != MAGIC:
             raise InnerApiError(f"magic number mismatch: {magic}")
         if header != HEADER_LENGTH:
@@ -115,10 +115,15 @@ def reply_data(text: bytes, *, twice: bool = False) -> bytes:
     return one_line(data)
 
 
-def request_fields(request: bytes, required: tuple[str, ...] = ()) -> dict[str, Raw]:
+def request_fields(
+    request: bytes,
+    required: tuple[str, ...] = (),
+    choices: Mapping[str, tuple[str, ...]] | None = None,
+) -> dict[str, Raw]:
     """The fields of a back-call's request, each as its bytes.
 
-    InnerApiError when it is no object, or one of ``required`` is missing, null or empty.
+    InnerApiError when it is no object, one of ``required`` is missing, null or empty, or one of
+    ``choices`` is given and has none of its values.
     """
     try:
         fields = _decode_fields(request)
@@ -127,6 +132,9 @@ def request_fields(request: bytes, required: tuple[str, ...] = ()) -> dict[str, 
     missing = [name for name in required if _is_empty(fields.get(name))]
     if missing:
         raise InnerApiError(f"fields are required: {', '.join(missing)}")
+    for name, values in (choices or {}).items():
+        if not _is_empty(fields.get(name)) and text_field(fields, name) not in values:
+            raise InnerApiError(f"{name} takes one of {', '.join(values)}")
     return fields
 
 

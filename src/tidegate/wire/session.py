@@ -205,9 +205,12 @@ def backwards_line(
 ) -> bytes:
     """A line that answers a back-call. ``event`` is response, error or end; the last is ``end``.
 
-    ``data`` must be a JSON object for a response (spec/plugin/01 section 4.2). Beside an error it
-    may be one as well, which tells its type: the SDK looks at the message only.
+    ``data`` must be a JSON object for a response, else null (spec/plugin/01 section 4.2). With an
+    error an object is put beside a null: it tells the error's type to who looks for it; the SDK
+    looks at the message only.
     """
+    if event == "error" and data != b"null":
+        data = b"null," + data[1:-1]
     return b"".join(
         (
             b'{"session_id":', _encode(session_id),

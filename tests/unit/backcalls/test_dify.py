@@ -100,6 +100,16 @@ def test_texts_that_an_app_call_leaves_out_are_empty_ones(desk, dify, caller, gi
     assert (call.body["conversation_id"], call.body["user"]) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("type", "field"),
+    [("tool", "tool_type"), ("app", "response_mode"), ("multimodal_embedding", "input_type")],
+)
+def test_a_value_that_dify_does_not_know_never_leaves(desk, dify, caller, type, field):
+    answer = ask(desk, back_call(caller, type, {**REQUEST, field: "zzz"})).wait()
+    assert f"{field} takes one of " in answer.error
+    assert dify.calls == []
+
+
 def test_bytes_pass_both_ways(desk, dify, caller):
     chunk = b'{"data":{"n": 12345678901234567890, "f":1.0,\n"new":{"b":"\\u2028"}},"error":""}'
     dify.on(
@@ -239,6 +249,19 @@ def test_answers_over_the_limit_are_refused(strict, dify, caller):
     dify.on("invoke/moderation", lambda exchange: {"x": "y" * 1000})
     answer = ask(strict, back_call(caller, "moderation", REQUEST)).wait()
     assert "longer than 1000 bytes" in answer.error
+
+
+def test_what_came_before_a_broken_frame_is_delivered(desk, dify, caller):
+    def handle(exchange: Any) -> None:
+        exchange.begin()
+        good = frame(json.dumps({"data": CHUNK, "error": ""}).encode())
+        exchange.piece(good + b"\x0e" + good[1:])
+        exchange.finish()
+
+    dify.on("invoke/llm", handle)
+    answer = ask(desk, back_call(caller, "llm", REQUEST)).wait()
+    assert answer.pieces == [CHUNK]
+    assert answer.error == "read llm model failed: magic number mismatch: 14"
 
 
 def test_a_stream_without_length_ends_with_its_connection(desk, dify, caller):

@@ -20,12 +20,12 @@ from tidegate.calls import Calls, PluginCall, PluginFailed
 from tidegate.doors.plugins import structured, summary
 from tidegate.doors.plugins.deeds import DEEDS, Deed
 from tidegate.doors.plugins.providers import Provider, Providers
-from tidegate.errors import BackCallFailed, BackCallInvalid, CallFailed
+from tidegate.errors import BackCallFailed, CallFailed
 from tidegate.ids import session_id
 from tidegate.installs import Catalogue
 from tidegate.settings import Settings
 from tidegate.storage import Database
-from tidegate.wire.inner_api import InnerApiError, request_fields, text_field
+from tidegate.wire.inner_api import text_field
 from tidegate.wire.session import one_line, request_line
 
 #: The kind of tool that a plugin offers; workflows, OpenAPI and MCP tools are Dify's.
@@ -47,7 +47,7 @@ class OwnAnswers:
     def respond(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
         """See :meth:`Responder.respond`. NeedsDify for what no plugin can answer."""
         deed = DEEDS.get(kind.type)
-        request = _request(kind, call)
+        request = kind.read(call.request)
         if deed is None or (kind.type == "tool" and not _is_plugin_tool(request)):
             raise needs_dify(kind, self._settings.backcalls)
         try:
@@ -176,13 +176,6 @@ def open_own_answers(settings: Settings, database: Database) -> OwnAnswers:
     calls = Calls(settings, on_notice=noticed)
     providers = Providers(database, catalogue, Vault(settings))
     return OwnAnswers(settings, calls, catalogue, providers)
-
-
-def _request(kind: Kind, call: BackCall) -> dict[str, Raw]:
-    try:
-        return request_fields(call.request, kind.required)
-    except InnerApiError as error:
-        raise BackCallInvalid(f"unmarshal backwards invoke request failed: {error}") from error
 
 
 def _is_plugin_tool(request: dict[str, Raw]) -> bool:
