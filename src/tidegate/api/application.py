@@ -166,6 +166,9 @@ class Application:
 
     def _deliver(self, answer: Answer, record: _Record) -> Iterable[bytes]:
         if isinstance(answer, Response):
+            if "HTTP_UPGRADE" in record.environ:
+                # a proxy may take this connection for a tunnel now: nothing more is served on it
+                answer = replace(answer, close=True)
             return self._plain(answer, record)
         sock = own_socket(record.environ)
         if isinstance(answer, Takeover):
