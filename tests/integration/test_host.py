@@ -163,7 +163,8 @@ def test_T_S13_D_32_a_plugin_sees_the_allow_list_of_the_environment_and_nothing_
     allowed = {
         "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "INSTALL_METHOD",
         "PYTHONUNBUFFERED", "SPIED", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy",
+        "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy",
         "https_proxy", "no_proxy", "all_proxy",
     }  # fmt: skip
     assert set(environ) <= allowed
