@@ -107,7 +107,9 @@ def test_characters_that_split_lines_are_escaped(harness, stream, connect) -> No
     assert rb'{"t":"a\u0085b\u2028c\u2029d"}' in body
 
 
-def test_D_03_the_plugins_own_error_passes_unchanged_behind_its_chunks(harness, stream, connect) -> None:
+def test_D_03_the_plugins_own_error_passes_unchanged_behind_its_chunks(
+    harness, stream, connect
+) -> None:
     error = b'{"error_type":"InvokeRateLimitError","message":"429","args":{"n":9007199254740993}}'
     stream.push(CHUNK)
     stream.fail(error)
@@ -291,7 +293,9 @@ def test_large_bodies_arrive_whole(harness, connect) -> None:
 # ------------------------------------------------------------------ drain
 
 
-def test_R26_D_47_a_running_stream_ends_typed_before_the_grace_is_over(harness, stream, connect) -> None:
+def test_R26_D_47_a_running_stream_ends_typed_before_the_grace_is_over(
+    harness, stream, connect
+) -> None:
     client = connect()
     client.send(request("POST", "/stream"))
     stream.push(CHUNK)
