@@ -17,7 +17,7 @@ import signal
 from functools import partial
 from typing import Any
 
-from tidegate.runtime import boot, fingerprint, launcher, link_key, link_socket
+from tidegate.runtime import boot, fingerprint, guard, launcher, link_key, link_socket
 from tidegate.runtime.home import prepare_home, take_lock
 from tidegate.runtime.limits import raise_open_files
 from tidegate.settings import Settings
@@ -29,6 +29,7 @@ _FILES = 4096
 
 def main() -> None:
     """Run until SIGTERM or SIGINT. A refusal is one line and exit code 78."""
+    guard.enter()
     with launcher.refusals_end_the_process():
         launcher.require_installed("host")
         boot.patch(COMMAND)
@@ -37,6 +38,9 @@ def main() -> None:
         lock = take_lock(settings.home, "host", "another host runs on this data folder")
         host, server = compose(settings)
         boot.serve(COMMAND)
+        if not settings.debug:
+            guard.hide_memory()
+        host.care.adopts = True
         stop = _stop_event()
         host.sweep()
         host.start()

@@ -88,6 +88,8 @@ def test_R28_the_debuggers_template_has_the_launchers_words():
     for role, one in by_name.items():
         assert one["gevent"] is True
         words = command_for(role, Settings())
+        if role == "host":
+            words = words[4:]  # the debugger cannot follow through the guard: docs/runtime.md
         program = words[2:] if words[1:2] == ["-m"] else [Path(words[0]).name, *words[1:]]
         assert [one["module"], *one["args"]] == program
     assert by_name["api"]["env"] == {"SERVER_WORKER_AMOUNT": "1", "GUNICORN_TIMEOUT": "0"}

@@ -202,22 +202,25 @@ def spawn(
     folder: Path,
     environment: Mapping[str, str],
     limits: Mapping[str, int] | None = None,
+    view: Sequence[str] = (),
     pipe_size: int = 0,
     merge: bool = False,
 ) -> Child:
     """Start ``command`` (its first word is an absolute path) in ``folder``.
 
     It sees ``environment`` and nothing else. ``limits`` are rlimits by their short names
-    (``nofile``, ``as``). With ``merge``, standard error goes where standard output goes, and
-    ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be called from the
-    main thread: the parent-death signal is bound to the thread that starts the child.
+    (``nofile``, ``as``), and ``uid`` for another user; ``view`` are lines of the trampoline's
+    language: what of the file system it sees. With ``merge``, standard error goes where standard
+    output goes, and ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be
+    called from the main thread: the parent-death signal is bound to the thread that starts the
+    child.
     """
     pipes: list[int] = []
     try:
         for _ in range(2 if merge else 3):
             pipes += _pipe(pipe_size)
         inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
-        pid = _start(command, folder, environment, limits or {}, inner)
+        pid = _start(command, folder, environment, limits or {}, view, inner)
     except BaseException:
         for fd in pipes:
             _close(fd)
@@ -232,10 +235,12 @@ def _start(
     folder: Path,
     environment: Mapping[str, str],
     limits: Mapping[str, int],
+    view: Sequence[str],
     descriptors: Sequence[int],
 ) -> int:
     pairs = ",".join(f"{name}={value}" for name, value in limits.items())
     head = [sys.executable, "-I", "-S", _TRAMPOLINE, str(os.getpid()), str(folder), pairs]
+    head.append("\n".join(view))
     return int(
         _posix_spawn(
             sys.executable,

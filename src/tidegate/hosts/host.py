@@ -15,6 +15,7 @@ from tidegate.errors import PluginStartFailed, TidegateError
 from tidegate.hosts.admission import Admission
 from tidegate.hosts.care import Care
 from tidegate.hosts.control import Control
+from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.plugin_log import PluginLog
@@ -59,6 +60,7 @@ class PluginHost:
         self._supervisors: dict[str, Supervisor] = {}
         self._logs: dict[str, PluginLog] = {}
         self.care = Care(lambda: self.supervisors)
+        self.isolation = Isolation(settings, self._environ)
         self._control = Control(self)
         self._stopping = False
 
@@ -113,7 +115,8 @@ class PluginHost:
         self.provision.sweep()
 
     def start(self) -> None:
-        """Begin to serve in the other runtimes. Called once, before the first call."""
+        """Begin to serve. Called once, before the first call. StartRefused when it cannot."""
+        log.info("isolation of plugins", **self.isolation.report())
         for runtime in self.runtimes:
             runtime.start()
 
@@ -146,6 +149,7 @@ class PluginHost:
             prepared,
             self._settings.for_plugin(prepared.plugin_id),
             self._environ,
+            self.isolation,
             self.log_of(prepared.plugin_id),
             self.target,
             gone,

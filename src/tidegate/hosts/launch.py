@@ -54,6 +54,17 @@ class Prepared:
         return text
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Box:
+    """How a plugin is kept apart (hosts/isolation): what ``spawn`` is told beside its command."""
+
+    rung: int
+    uid: int | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+    view: tuple[str, ...] = ()
+
+
 def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
     """Those folders as prefixes for :meth:`Prepared.scrub`, real paths too, longest first."""
     found = set()
@@ -63,15 +74,25 @@ def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
     return tuple(sorted(found, key=len, reverse=True))
 
 
-def start_process(prepared: Prepared, settings: Settings, environ: Mapping[str, str]) -> Child:
-    """Start the plugin's process. OSError when the system has none to give."""
+def home_of(prepared: Prepared, settings: Settings) -> Path:
+    """The plugin's own folder, with one for its temporary files; made when they are not there."""
     home = settings.working_path / ".homes" / prepared.plugin_id
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / "tmp").mkdir(mode=0o700, exist_ok=True)
+    return home
+
+
+def start_process(
+    prepared: Prepared, settings: Settings, environ: Mapping[str, str], box: Box
+) -> Child:
+    """Start the plugin's process. OSError when the system has none to give."""
+    home = home_of(prepared, settings)
     return spawn(
         [str(prepared.python), "-m", prepared.entrypoint],
         folder=prepared.folder,
         environment=plugin_environment(prepared, settings, environ, home),
-        limits=_limits(settings),
+        limits={**_limits(settings, box.rung), **box.limits},
+        view=box.view,
         pipe_size=PIPE_SIZE,
     )
 
@@ -86,19 +107,20 @@ def plugin_environment(
     found.setdefault("LANG", "C.UTF-8")
     found["PATH"] = os.pathsep.join([str(prepared.python.parent), environ.get("PATH") or _PATH])
     found["HOME"] = str(home)
+    found["TMPDIR"] = str(home / "tmp")
     found["VIRTUAL_ENV"] = str(prepared.environment)
     found["INSTALL_METHOD"] = "local"
     found["PYTHONUNBUFFERED"] = "1"
     return found
 
 
-def _limits(settings: Settings) -> dict[str, int]:
+def _limits(settings: Settings, rung: int) -> dict[str, int]:
     """rlimits: descriptors, no core files, and a stop for what allocates faster than care looks.
 
     The data limit holds per process and counts what is only reserved (stacks of threads), so it
     is far above the limit that ``care`` keeps on what is used.
     """
-    if settings.tidegate_isolation == "0":
+    if rung == 0:
         return {}
     limits = {"nofile": settings.tidegate_plugin_open_files, "core": 0}
     if settings.tidegate_plugin_memory:

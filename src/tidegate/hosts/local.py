@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, final
 
@@ -23,9 +24,11 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.deadline import Deadline
 from tidegate.environments import Child, Exit, ReadEnd
 from tidegate.errors import CallFailed, Overloaded, PluginDied, PluginStartFailed
+from tidegate.hosts.cgroups import Cgroup
 from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.instance import State, check_transition
-from tidegate.hosts.launch import Prepared, start_process
+from tidegate.hosts.isolation import Isolation
+from tidegate.hosts.launch import Box, Prepared, home_of, start_process
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.processes import oom_kills
 from tidegate.hosts.reading import read_all, unread
@@ -59,6 +62,7 @@ class LocalInstance:
         prepared: Prepared,
         settings: Settings,
         environ: Mapping[str, str],
+        isolation: Isolation,
         plugin_log: PluginLog,
         target: Target,
         on_gone: Callable[[LocalInstance], None],
@@ -77,6 +81,9 @@ class LocalInstance:
         self._silent_since = 0.0
         self._settings = settings
         self._environ = environ
+        self._isolation = isolation
+        self._cgroup: Cgroup | None = None
+        self.box = Box(0)
         self._on_gone = on_gone
         self._plugin_log = plugin_log
         self._talk = Talk(
@@ -102,11 +109,15 @@ class LocalInstance:
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Start the process and its greenlets. OSError when the system has none to give."""
+        """Start the process and its greenlets. OSError when the system has none to give.
+
+        May wait while the plugin is given its files; PluginStartFailed when it cannot reach them.
+        """
+        self.box = self._isolation.box(self.prepared, home_of(self.prepared, self._settings))
         self._become(State.STARTING)
         self.started_at = SYSTEM_CLOCK.monotonic()
         try:
-            self._child: Child = start_process(self.prepared, self._settings, self._environ)
+            self._child: Child = self._start_process()
         except OSError:
             self._become(State.FAILED)
             raise
@@ -119,6 +130,19 @@ class LocalInstance:
         drainer = gevent.spawn(self._stderr.drain)
         self._greenlets = [self._reader, drainer, gevent.spawn(self._writer.run)]
         self._child.on_exit(partial(gevent.spawn, self._finish))
+
+    def _start_process(self) -> Child:
+        root = self._isolation.cgroup_root
+        box = self.box
+        if root is not None:
+            self._cgroup = Cgroup.make(root, self.prepared.plugin_id, self._settings)
+            box = replace(box, view=(f"c {self._cgroup.folder}", *box.view))
+        try:
+            return start_process(self.prepared, self._settings, self._environ, box)
+        except OSError:
+            if self._cgroup is not None:
+                self._cgroup.remove()
+            raise
 
     def wait_ready(self, seconds: float) -> bool:
         """True when ready; PluginStartFailed when it ended first; False when the time is over."""
@@ -315,6 +339,8 @@ class LocalInstance:
 
     def _finish(self) -> None:
         """The process ended: take its last words, then end all that it was serving."""
+        if self._cgroup is not None:
+            self._cgroup.kill()
         self._last_words()
         gevent.killall(self._greenlets)
         self._talk.close()
@@ -327,6 +353,8 @@ class LocalInstance:
         self._stderr_pipe.close()
         self._decided.set()
         self._empty.set()
+        if self._cgroup is not None:
+            self._cgroup.remove()
         self._on_gone(self)
         self._over.set()
 
@@ -377,7 +405,7 @@ class LocalInstance:
     def _ran_out_of_memory(self, ended: Exit, stderr: str) -> bool:
         if self._limit:
             return bool(self._limit["limit"] == "plugin_oom")
-        if "MemoryError" in stderr:
+        if "MemoryError" in stderr or (self._cgroup is not None and self._cgroup.oom_kills):
             return True
         # Nobody of ours killed it, and the kernel killed for memory meanwhile.
         killed = ended.signal == signal.SIGKILL and not self._reason and not self._stop_asked

@@ -140,8 +140,6 @@ class Provision:
         # not below .environments: another host may be building there, and they know whether
         for folder in self._settings.working_path.glob("[!.]*/.tmp-*"):
             _clear(folder)
-        for folder in self._settings.working_path.glob(".homes/*/*/tmp"):
-            _clear(folder)
         self._environments.sweep()
         for user in self._environments.users():
             if not (self._settings.working_path / user.replace("+", "/")).exists():

@@ -76,6 +76,8 @@ def _instance(instance: LocalInstance) -> dict[str, Any]:
         "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
         "ready_after": round(instance.ready_after, 3),
         "memory_bytes": _memory(instance),
+        "rung": instance.box.rung,
+        "uid": instance.box.uid,
     }
 
 

@@ -325,10 +325,8 @@ class Supervisor:
         try:
             instance = self._candidate = self._make(prepared, self._gone)
             self.starts += 1
-            instance.start()
+            self._start_process(instance)
             ready = instance.wait_ready(min(limit, _SLOT_LIMIT))
-        except OSError as error:
-            raise PluginStartFailed(f"plugin failed to start: no process: {error}") from error
         finally:
             self._slots.release()
         if not ready and not instance.wait_ready(max(0.0, end - SYSTEM_CLOCK.monotonic())):
@@ -348,6 +346,17 @@ class Supervisor:
             ms=round(instance.ready_after * 1000),
         )
         return instance
+
+    def _start_process(self, instance: LocalInstance) -> None:
+        """Start it; when that cannot be, it is no candidate any more, and counts as a death."""
+        try:
+            instance.start()
+        except OSError as error:
+            self._candidate = None
+            raise PluginStartFailed(f"plugin failed to start: no process: {error}") from error
+        except TidegateError:
+            self._candidate = None
+            raise
 
     def _switch_to(self, instance: LocalInstance) -> None:
         """Route to ``instance`` as well; those whose place it takes end their calls and go."""

@@ -3,7 +3,7 @@
     api      gunicorn -c python:tidegate.gunicorn_conf tidegate.app:app
     worker   celery -A tidegate.celery_entrypoint.celery worker -P gevent ...
     beat     python -m gevent.monkey --module celery -A tidegate.celery_entrypoint.celery beat
-    host     python -m tidegate.host_entrypoint
+    host     python -I -S .../runtime/guard.py python -m tidegate.host_entrypoint
     up       the four, supervised (runtime/supervise)
 
 The commands take everything that is a setting from the environment, in the entry files, so that
@@ -162,7 +162,8 @@ def _program(role: str) -> list[str]:
     if role == "beat":
         return [sys.executable, "-m", "gevent.monkey", "--module", "celery"]
     if role == "host":
-        return [sys.executable, "-m", "tidegate.host_entrypoint"]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+        return [*guard, sys.executable, "-m", "tidegate.host_entrypoint"]
     raise StartRefused(f"there is no role {role!r}: take one of {', '.join(ROLES)}")
 
 

@@ -1,8 +1,8 @@
 """Does a role serve already? Asked by the supervisor, which must never wait for the answer.
 
-``run/<role>.json`` with the pid of the role's process is written when host, worker and beat
-serve. api has to answer ``/health/check``: one question is kept open until it does, since
-Gunicorn's master listens long before its worker answers.
+``run/<role>.json`` with the pid of the role's process, or below it that of its guard, is written
+when host, worker and beat serve. api has to answer ``/health/check``: one question is kept open
+until it does, since Gunicorn's master listens long before its worker answers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class WroteFingerprint:
     def ask(self, pid: int) -> bool:
         """See Readiness."""
         try:
-            return bool(json.loads(self._path.read_bytes())["pid"] == pid)
+            found = json.loads(self._path.read_bytes())
+            return pid in (found["pid"], found.get("ppid"))
         except (FileNotFoundError, ValueError, KeyError):
             return False
 

@@ -38,6 +38,7 @@ def test_T_S13_only_the_allow_list_passes():
         "SSL_CERT_FILE": "/ca.pem",
         "PATH": "/data/cwd/.environments/k/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/data/home",
+        "TMPDIR": "/data/home/tmp",
         "VIRTUAL_ENV": "/data/cwd/.environments/k",
         "INSTALL_METHOD": "local",
         "PYTHONUNBUFFERED": "1",

@@ -296,7 +296,7 @@ def spy(tool: Tool, given: dict[str, Any]) -> Answer:
         "environ": _tried(lambda: _read(f"/proc/{host}/environ")),
         "memory": _tried(lambda: open(f"/proc/{host}/mem", "rb").close()),
         "descriptors": _tried(lambda: os.listdir(f"/proc/{host}/fd")),
-        "ptrace": _tried(lambda: call("ptrace", 16, host, 0, 0)),
+        "ptrace": _tried(lambda: call("ptrace", 0x4206, host, 0, 0)),
         "setuid": _tried(lambda: os.setuid(0 if os.getuid() else 12345)),
         "mount": _tried(lambda: call("mount", b"none", b"/", None, 1 << 18, None)),
         "read": {path: _tried(lambda path=path: _read(path)) for path in given["paths"]},

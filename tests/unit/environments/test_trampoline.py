@@ -1,0 +1,94 @@
+"""The view of the file system that the trampoline makes, for root and for a plain user."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidegate.environments import child
+
+TRAMPOLINE = Path(child.__file__).with_name("trampoline.py")
+ROOT = os.getuid() == 0
+NOBODY = 65534
+# A plain user's interpreter: this one may lie in the home of root.
+PYTHON = "/usr/bin/python3" if ROOT and Path("/usr/bin/python3").exists() else sys.executable
+
+
+def run(script, view, *, limits="", plain=False):
+    """What ``script`` says behind a view."""
+    other = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if plain and ROOT else {}
+    done = subprocess.run(
+        [PYTHON, "-I", "-S", "-c", LAUNCH, str(TRAMPOLINE), limits, "\n".join(view), script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+        **other,
+    )
+    return (done.stdout + done.stderr).split("\n")[:-1]
+
+
+# The trampoline wants its parent's number, which only a parent of its own knows.
+LAUNCH = """
+import subprocess, sys, os
+trampoline, limits, view, script = sys.argv[1:]
+words = [sys.executable, "-I", "-S", trampoline, str(os.getpid()), "/", limits, view]
+sys.exit(subprocess.run([*words, "/bin/sh", "-c", script]).returncode)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """A folder that everybody can reach, with something to see and something to hide."""
+    made = Path("/var/tmp") / tmp_path_factory.mktemp("x").name / str(os.getpid())
+    for name in ("own", "shared", "other"):
+        (made / name).mkdir(parents=True)
+        (made / name / "file").write_text(name)
+    for path in (made, *made.iterdir()):
+        path.chmod(0o777)
+    yield made
+    subprocess.run(["rm", "-rf", str(made)], check=True)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
+def test_what_is_hidden_is_gone_and_what_is_shown_again_is_there(folder, plain):
+    view = [f"h {folder}", f"w {folder}/own", f"r {folder}/shared", f"l {folder}/link\town/file"]
+    script = (
+        f"cd {folder}; ls | sort | tr '\\n' ' '; cat own/file shared/file link; echo;"
+        "echo new > own/new && echo written; echo new > shared/new || echo refused"
+    )
+    said = run(script, view, plain=plain)
+    assert said[0] == "link own shared ownsharedown"
+    assert said[1] == "written"
+    assert "refused" in said
+    assert (folder / "own/new").read_text() == "new\n"
+    assert not (folder / "shared/new").exists()
+    assert (folder / "other/file").exists(), "outside nothing changed"
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
+def test_no_privileges_can_be_gained_and_a_plain_user_has_none(plain):
+    said = run("grep -E 'NoNewPrivs|CapEff' /proc/self/status", ["t /tmp"], plain=plain)
+    assert "NoNewPrivs:\t1" in said
+    if plain:
+        assert "CapEff:\t0000000000000000" in said
+
+
+def test_a_private_tmp_is_empty_and_can_be_written(folder):
+    assert run("ls /tmp; echo x > /tmp/x && cat /tmp/x", ["t /tmp"]) == ["x"]
+
+
+def test_a_cgroup_is_joined_first(folder):
+    (folder / "cgroup.procs").touch(0o666)
+    (folder / "cgroup.procs").chmod(0o666)
+    assert run("echo started", [f"c {folder}"]) == ["started"]
+    assert (folder / "cgroup.procs").read_text() == "0"
+
+
+def test_what_cannot_be_done_is_said_in_one_line(folder):
+    said = run("echo started", [f"h {folder}/missing"])
+    assert len(said) == 1
+    assert said[0].startswith("cannot start /bin/sh: ")
+    assert "missing" in said[0]
