@@ -15,14 +15,16 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 from urllib.parse import parse_qs
 
 import gevent
+from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from tidegate.clock import SYSTEM_CLOCK
@@ -257,7 +259,7 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Serve until it is interrupted."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description="A serverless connector on this machine.")
     parser.add_argument("--port", type=int, default=5004)
     parser.add_argument("--home", required=True, help="folder for environments and packages")
@@ -265,12 +267,12 @@ def main() -> None:
     parser.add_argument("--key", default="", help="the Authorization that it asks for")
     given = parser.parse_args()
     settings = Settings.load({"TIDEGATE_HOME": given.home})
-    with (
-        suppress(KeyboardInterrupt),
-        running_connector(settings, daemon=given.daemon, key=given.key, port=given.port) as served,
-    ):
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stop.set)
+    with running_connector(settings, daemon=given.daemon, key=given.key, port=given.port) as served:
         print(f"connector on {served.url}", flush=True)
-        gevent.get_hub().join()
+        stop.wait()
 
 
 if __name__ == "__main__":
