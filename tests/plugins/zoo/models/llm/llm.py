@@ -3,7 +3,12 @@ import time
 from collections.abc import Generator, Mapping
 
 from dify_plugin import LargeLanguageModel
-from dify_plugin.entities.model.llm import LLMResult, LLMResultChunk, LLMResultChunkDelta
+from dify_plugin.entities.model.llm import (
+    LLMPollingResult,
+    LLMResult,
+    LLMResultChunk,
+    LLMResultChunkDelta,
+)
 from dify_plugin.entities.model.message import AssistantPromptMessage, PromptMessage
 from dify_plugin.errors.model import InvokeError, InvokeRateLimitError
 
@@ -45,6 +50,16 @@ class ZooModel(LargeLanguageModel):
                 ),
             )
             time.sleep(pause)
+
+    def _start_polling(self, model, credentials, prompt_messages, model_parameters, **rest):
+        state = {"asked": prompt_messages[-1].content}
+        return LLMPollingResult(status="running", plugin_state=state, next_check_after_seconds=1)
+
+    def _check_polling(self, model, credentials, plugin_state, user=None) -> LLMPollingResult:
+        message = AssistantPromptMessage(content=f"{model} heard {plugin_state['asked']}")
+        usage = self._calc_response_usage(model, credentials, 1, 2)
+        result = LLMResult(model=model, message=message, usage=usage)
+        return LLMPollingResult(status="succeeded", result=result)
 
     def get_num_tokens(self, model, credentials, prompt_messages, tools=None) -> int:
         return 1
