@@ -12,13 +12,14 @@ if __name__ == "__main__":
 
     monkey.patch_all()
 
+import json
 import os
 import signal
 from functools import partial
 from typing import Any
 
 from tidegate.runtime import boot, fingerprint, guard, launcher, link_key, link_socket
-from tidegate.runtime.home import prepare_home, take_lock
+from tidegate.runtime.home import prepare_home, take_lock, write_whole
 from tidegate.runtime.limits import raise_open_files
 from tidegate.settings import Settings
 
@@ -44,6 +45,8 @@ def main() -> None:
         stop = _stop_event()
         host.sweep()
         host.start()
+        report = json.dumps(host.isolation.report()).encode()
+        write_whole(settings.home.run / "isolation.json", report)
         server.start()
     fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
     fingerprint.keep("host", settings.home)
@@ -86,7 +89,11 @@ def _runtimes(host: Any, settings: Settings, database: Any, blobs: Any) -> list[
     """What runs plugins besides processes of this machine. A debugged one comes first."""
     from tidegate.hosts import Debugging, Serverless
 
-    tools: dict[str, Any] = {"log_of": host.log_of, "notify": host.notify}
+    tools: dict[str, Any] = {
+        "log_of": host.log_of,
+        "notify": host.notify,
+        "sessions": host.admission,
+    }
     runtimes: list[Any] = [Debugging(settings, database, blobs, host.target, **tools)]
     if settings.platform == "serverless":
         package_of = host.provision.package

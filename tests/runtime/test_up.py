@@ -39,7 +39,7 @@ def test_R1_up_starts_restarts_and_stops_the_real_roles(start, environ):
     shown = ask(environ, "/debug/runtime", {"X-Api-Key": key})["data"]
     assert shown["api"]["ppid"] == pids["api"]
     assert shown["api"]["pool"] == "GeventWorker"
-    assert shown["host"]["pid"] == pids["host"]
+    assert shown["host"]["ppid"] == pids["host"]  # its guard
 
     second = start("tidegate", "up")
     assert second.wait(30) == 78

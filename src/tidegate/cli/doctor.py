@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -126,6 +127,21 @@ def _host(settings: Settings) -> str:
     return str(link_socket(settings))
 
 
+def _isolation(settings: Settings) -> str:
+    """What the host wrote when it started: only it can try the rungs."""
+    try:
+        found = json.loads((settings.home.run / "isolation.json").read_bytes())
+    except (OSError, ValueError):
+        raise Warned(f"rung {settings.tidegate_isolation} is asked for; no host has run") from None
+    says = f"rung {found['rung']}, asked for {found['asked']}"
+    if found["cgroup"]:
+        says += f", cgroups below {found['cgroup']}"
+    refused = "; ".join(f"rung {rung} not: {why}" for rung, why in found["why_not"].items())
+    if found["rung"] == 0:
+        raise Warned(f"{says}: plugins have no limits")
+    return f"{says}{'; ' if refused else ''}{refused}"
+
+
 def _api(settings: Settings) -> str:
     base = f"http://127.0.0.1:{settings.server_port}"
     try:
@@ -144,5 +160,6 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "packages": _signatures,
     "storage": _database,
     "host": _host,
+    "isolation": _isolation,
     "api": _api,
 }

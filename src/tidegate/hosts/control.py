@@ -157,10 +157,12 @@ class Control:
                     _send(call, status)
 
     def _figures(self, call: ServerCall, params: dict[str, Any]) -> None:
-        _send(call, figures_of(self._host.supervisors))
+        rung = {"isolation_rung": self._host.isolation.rung}
+        _send(call, {**figures_of(self._host.supervisors), **rung})
 
     def _runtime(self, call: ServerCall, params: dict[str, Any]) -> None:
-        _send(call, self._host.fingerprint())
+        isolation = self._host.isolation.report()
+        _send(call, {**self._host.fingerprint(), "isolation": isolation})
 
 
 def _unknown(call: ServerCall, params: dict[str, Any]) -> None:

@@ -63,6 +63,16 @@ class Instance(Protocol):
         """Sessions that are open."""
 
     @property
+    def usable(self) -> bool:
+        """Whether it takes sessions now. Calls go to the usable instance with the fewest."""
+
+    def stalled(self, limit: float) -> bool:
+        """Whether calls have waited ``limit`` seconds and nothing was heard of any of them.
+
+        New calls then go elsewhere. Asked for each call: it must cost next to nothing.
+        """
+
+    @property
     def served(self) -> int:
         """Sessions that the plugin itself brought to an end."""
 
@@ -81,7 +91,8 @@ class Instance(Protocol):
 
         Called by the supervisor, in a reader of the link: never waits, never raises. False when
         the instance cannot take it any more and has not touched it. Else the call ends exactly
-        once: by the plugin, by its deadline, by its caller, or because the instance ended.
+        once: by the plugin, by its deadline, by its caller, or because the instance ended. What
+        holds slots (supervisor, admission) hears of that by ``call.on_over``; leave it alone.
         """
 
     def drain(self, grace: float) -> None:
