@@ -91,8 +91,9 @@ class Catalogue:
     def remember[T](self, key: tuple[str | int, ...], make: Callable[[], T]) -> T:
         """What ``make`` gives, until anything changes: ready bytes of lists, rows of endpoints.
 
-        ``make`` reads the database only. Bytes count by their length; beyond MOST_BYTES in all
-        the oldest go. An answer of which something changed while it was made is not kept.
+        Bytes count by their length; beyond MOST_BYTES in all the oldest go. None is not kept:
+        whoever asks for what is not there must not push out what is. Nor is an answer of which
+        something changed while it was made.
         """
         self._asked = True
         if self._fresh and key in self._kept:
@@ -101,7 +102,7 @@ class Catalogue:
         self._watch()
         epoch = self._epoch
         made = make()
-        if epoch == self._epoch:
+        if epoch == self._epoch and made is not None:
             self._keep(key, made)
         return made
 
