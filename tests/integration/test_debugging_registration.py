@@ -411,3 +411,23 @@ def test_switched_off_nobody_listens(tmp_path):
         off.start()
         gevent.sleep(0)
         assert off.port == 0
+
+
+@pytest.mark.parametrize("setting", ["TIDEGATE_INSTANCE_SESSIONS", "TIDEGATE_TENANT_SESSIONS"])
+def test_sessions_over_the_cap_are_refused_at_once_and_come_free(tmp_path, setting):
+    with debugging_host(tmp_path, **{setting: 1}) as world, world.developer() as developer:
+        developer.register(world.key())
+        identifier = world.connected(PLUGIN)
+        one = world.call(identifier, "echo", tenant=TENANT)
+        session = developer.request()["session_id"]
+        refused = world.call(identifier, "echo", tenant=TENANT).wait(2)
+        assert refused.error_type == "Overloaded"
+        assert refused.error["args"]["retry_after"] == 1
+        developer.answer(session, "end", {})
+        assert one.wait().error is None
+        two = world.call(identifier, "echo", tenant=TENANT)
+        developer.answer(developer.request()["session_id"], "end", {})
+        assert two.wait().error is None
+        world.call(identifier, "echo", tenant=TENANT)
+        developer.request()
+    assert world.host.admission.may(TENANT)

@@ -457,7 +457,7 @@ def test_D_31_a_session_that_was_not_signed_here_is_refused(world, where):
     first = json.loads(answer.split(b"\n\n")[0])
     assert first["event"] == "backwards_response"
     assert first["data"]["event"] == "error"
-    assert first["data"]["data"]["error_type"] == "SessionNotFound"
+    assert first["data"]["error_type"] == "SessionNotFound"
 
 
 def test_a_signed_session_that_is_over_is_refused(world):
@@ -584,3 +584,24 @@ def test_what_answers_but_is_no_connector_is_refused(world):
     with pytest.raises(StartRefused, match="is no connector"):
         Connector(settings, pool).ping()
     pool.close()
+
+
+@pytest.mark.parametrize("setting", ["TIDEGATE_PLUGIN_SESSIONS", "TIDEGATE_TENANT_SESSIONS"])
+def test_sessions_over_the_cap_are_refused_at_once_and_come_free(tmp_path, setting):
+    go, began = Event(), Event()
+
+    def script(asked: Asked) -> None:
+        began.set()
+        assert go.wait(10)
+        _answer(asked)
+
+    with serverless_world(tmp_path, **{setting: 1}) as world:
+        world.function = Function(script=script)
+        world.forge(WEATHER, DECLARATION, world.function.url)
+        first = gevent.spawn(call, world)
+        assert began.wait(10)
+        assert call(world).status == 429
+        go.set()
+        assert first.get().texts == ["sunny"]
+        assert call(world).texts == ["sunny"]
+        world.function.server.stop()

@@ -56,7 +56,7 @@ class PluginHost:
         self.runtimes: list[Runtime] = []
         self._environ = dict(os.environ if environ is None else environ)
         self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
-        self._admission = Admission(settings.tidegate_tenant_sessions)
+        self.admission = Admission(settings.tidegate_tenant_sessions)
         self._supervisors: dict[str, Supervisor] = {}
         self._logs: dict[str, PluginLog] = {}
         self.care = Care(lambda: self.supervisors)
@@ -104,7 +104,7 @@ class PluginHost:
             self._slots,
             self._make,
             self._unknown,
-            self._admission,
+            self.admission,
         )
         self._supervisors[identifier] = made
         self.care.start()

@@ -21,6 +21,7 @@ from gevent import get_hub, socket
 from tidegate.backcalls import Target
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import RegistrationRefused, StorageUnavailable
+from tidegate.hosts.admission import Admission as SessionAdmission
 from tidegate.hosts.debugging.admission import BUSY, Admission, Limits, Visit
 from tidegate.hosts.debugging.directory import Directory
 from tidegate.hosts.debugging.instance import DebugInstance
@@ -50,6 +51,7 @@ class Workshop:
     target: Target
     directory: Directory
     admission: Admission
+    sessions: SessionAdmission
     limits: Limits
     log_of: Callable[[str], PluginLog]
 
@@ -149,9 +151,10 @@ class Connection:
             self._tenant,
             str(registered.identifier),
             permission,
-            workshop.settings,
+            workshop.settings.for_plugin(registered.identifier.plugin_id),
             workshop.log_of(registered.identifier.plugin_id),
             workshop.target,
+            workshop.sessions,
         )
 
     def _make_room(self) -> None:

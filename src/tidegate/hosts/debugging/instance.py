@@ -20,6 +20,7 @@ from tidegate.backcalls import Caller, Session, Target
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.deadline import Deadline
 from tidegate.errors import CallFailed, ConnectionClosed, Overloaded
+from tidegate.hosts.admission import Admission
 from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.plugin_log import PluginLog
@@ -50,8 +51,11 @@ class DebugInstance:
         settings: Settings,
         plugin_log: PluginLog,
         target: Target,
+        admission: Admission,
     ) -> None:
         self.tenant = tenant
+        self._admission = admission
+        self._most = settings.tidegate_instance_sessions
         self.identifier = identifier
         self.state = State.NEW
         self.served = 0
@@ -144,10 +148,12 @@ class DebugInstance:
         if self.state is not State.READY or self._writer.broken:
             return False
         session_id = head.session
-        if session_id in self.sessions.ports:
-            call.fail(CallFailed(f"session {session_id} is open already").as_json())
+        refusal = self._refusal(session_id)
+        if refusal is not None:
+            call.fail(refusal.as_json())
             return True
         self.opened += 1
+        self._admission.entered(self.tenant)
         self.sessions.open(session_id, call)
         call.on_cancel = partial(self._forget, session_id)
         self._deadlines.add(session_id, head.seconds)
@@ -156,6 +162,19 @@ class DebugInstance:
             call.fail(self._overloaded().as_json())
         call.payload = b""
         return True
+
+    def _refusal(self, session_id: str) -> CallFailed | None:
+        """Why a call is not taken. At once: a developer's process does not have others wait."""
+        if session_id in self.sessions.ports:
+            return CallFailed(f"session {session_id} is open already")
+        if self._most and self.load >= self._most:
+            text = f"{self.load} sessions are open (TIDEGATE_INSTANCE_SESSIONS)"
+            return Overloaded(text, retry_after=1)
+        if not self._admission.may(self.tenant):
+            return Overloaded(
+                "the tenant has too many sessions (TIDEGATE_TENANT_SESSIONS)", retry_after=1
+            )
+        return None
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(
@@ -174,6 +193,7 @@ class DebugInstance:
 
     def _left(self, session_id: str, reason: CallFailed | None = None) -> None:
         self._deadlines.discard(session_id)
+        self._admission.left(self.tenant)
         self._talk.session_over(session_id, reason)
         if not self.sessions.ports:
             self._empty.set()
@@ -230,6 +250,8 @@ class DebugInstance:
         self._deadlines.close()
         self._become(State.GONE)
         ending = self._ending or ConnectionClosed(_CLOSED, plugin=self.identifier)
+        for _ in self.sessions.ports:
+            self._admission.left(self.tenant)
         flush(self.sessions.end_all(ending.as_json()))  # type: ignore[arg-type]
         self._empty.set()
         self._over.set()

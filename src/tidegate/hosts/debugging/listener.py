@@ -15,6 +15,7 @@ from gevent.pool import Group
 from tidegate.backcalls import Target
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import StorageUnavailable
+from tidegate.hosts.admission import Admission as SessionAdmission
 from tidegate.hosts.debugging.admission import Admission, Limits
 from tidegate.hosts.debugging.connection import Connection, Workshop
 from tidegate.hosts.debugging.directory import Directory
@@ -57,9 +58,11 @@ class Debugging:
         *,
         log_of: Callable[[str], PluginLog],
         notify: Callable[[bytes], None],
+        sessions: SessionAdmission | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """``log_of`` gives a plugin's log, ``notify`` tells every peer of the link."""
+        """``log_of`` gives a plugin's log, ``notify`` tells every peer of the link; ``sessions``
+        are those of all tenants on this host."""
         self._settings = settings
         limits = limits or Limits(
             connections=settings.plugin_remote_installing_max_conn,
@@ -68,7 +71,15 @@ class Debugging:
         self.admission = Admission(limits)
         self.directory = Directory(database, owner_of(settings), notify)
         self._workshop = Workshop(
-            settings, database, blobs, target, self.directory, self.admission, limits, log_of
+            settings,
+            database,
+            blobs,
+            target,
+            self.directory,
+            self.admission,
+            sessions or SessionAdmission(settings.tidegate_tenant_sessions),
+            limits,
+            log_of,
         )
         self._listener: Any = None
         self._own = Group()

@@ -32,7 +32,6 @@ class Known:
     function: Function
     caller: Caller
     looked_at: float
-    opened: int = 0
     served: int = 0
 
 

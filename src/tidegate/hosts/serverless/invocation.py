@@ -94,7 +94,6 @@ class Invocation:
             limit.close()
 
     def _serve(self, known: Known) -> None:
-        known.opened += 1
         line = with_session(whole(self.call.payload), self.head.session, self.signed)
         self.call.payload = b""
         limit, action = self._settings.max_serverless_request_bytes, self.head.action

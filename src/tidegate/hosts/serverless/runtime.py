@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, final
@@ -17,10 +18,12 @@ from tidegate.errors import (
     HostLost,
     InstallFailed,
     InvalidIdentifier,
+    Overloaded,
     PluginStartFailed,
     SessionOver,
     StorageUnavailable,
 )
+from tidegate.hosts.admission import Admission
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.serverless.connector import Connector
@@ -28,7 +31,7 @@ from tidegate.hosts.serverless.functions import Functions, Known
 from tidegate.hosts.serverless.http_pool import HttpPool
 from tidegate.hosts.serverless.invocation import Invocation
 from tidegate.hosts.serverless.transactions import Transactions
-from tidegate.ids import PluginIdentifier
+from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
 from tidegate.runtime import home
 from tidegate.settings import Settings
@@ -55,9 +58,10 @@ class Serverless:
         package_of: Callable[[str], bytes],
         log_of: Callable[[str], PluginLog],
         notify: Callable[[bytes], None],
+        sessions: Admission | None = None,
     ) -> None:
         """``package_of`` loads an uploaded package, ``log_of`` gives a plugin's log, ``notify``
-        tells every peer of the link."""
+        tells every peer of the link; ``sessions`` are those of all tenants on this host."""
         self._settings = settings
         self._database = database
         self._package_of = package_of
@@ -70,7 +74,9 @@ class Serverless:
         self._transactions = Transactions(
             target, float(settings.max_serverless_transaction_timeout)
         )
+        self._sessions = sessions or Admission(settings.tidegate_tenant_sessions)
         self._invocations: dict[str, Invocation] = {}
+        self._open: Counter[str] = Counter()
         self._running = Group()
         self._launching: dict[str, BoundedSemaphore] = {}
         self._operations: Final[dict[str, Operation]] = {
@@ -100,26 +106,41 @@ class Serverless:
         if not isinstance(head, PluginHead):
             return False
         signed = sign_session(self._key, head.session)
-        if signed in self._invocations:
-            call.fail(CallFailed(f"session {head.session} is open already").as_json())
+        refusal = self._refusal(head, signed)
+        if refusal is not None:
+            call.fail(refusal.as_json())
             return True
-        try:
-            plugin_log = self._log_of(PluginIdentifier.parse(head.plugin).plugin_id)
-        except InvalidIdentifier as error:
-            call.fail(PluginStartFailed(error.message).as_json())
-            return True
+        plugin_log = self._log_of(plugin_id_of(head.plugin))
         invocation = Invocation(call, head, signed, self._settings, self._pool, plugin_log)
         self._invocations[signed] = invocation
+        self._open[head.plugin] += 1
+        self._sessions.entered(head.tenant)
         greenlet = self._running.spawn(invocation.run, self._functions.get)
-        greenlet.link(lambda _: self._ended(signed))
+        greenlet.link(lambda _: self._ended(invocation))
         call.on_cancel = partial(greenlet.kill, block=False)
         return True
 
+    def _refusal(self, head: PluginHead, signed: str) -> CallFailed | None:
+        """Why a call is not taken. At once: who waits here would wait for somebody's cloud."""
+        try:
+            plugin_id = PluginIdentifier.parse(head.plugin).plugin_id
+        except InvalidIdentifier as error:
+            return PluginStartFailed(error.message)
+        if signed in self._invocations:
+            return CallFailed(f"session {head.session} is open already")
+        most = self._settings.for_plugin(plugin_id).tidegate_plugin_sessions
+        if most and self._open[head.plugin] >= most:
+            text = f"{most} sessions are open (TIDEGATE_PLUGIN_SESSIONS)"
+            return Overloaded(text, retry_after=1)
+        if not self._sessions.may(head.tenant):
+            text = "the tenant has too many sessions (TIDEGATE_TENANT_SESSIONS)"
+            return Overloaded(text, retry_after=1)
+        return None
+
     def status(self) -> Iterable[dict[str, Any]]:
         """One dict per function that was called since the host started."""
-        running = [one.head.plugin for one in self._invocations.values()]
         return [
-            _status(identifier, known, running.count(identifier))
+            _status(identifier, known, self._open[identifier])
             for identifier, known in self._functions.known.items()
         ]
 
@@ -131,9 +152,15 @@ class Serverless:
         self._running.kill()
         self._pool.close()
 
-    def _ended(self, signed: str) -> None:
-        self._invocations.pop(signed, None)
-        self._transactions.session_over(signed)
+    def _ended(self, invocation: Invocation) -> None:
+        """Its greenlet is dead, whatever ended it. Called once."""
+        head = invocation.head
+        del self._invocations[invocation.signed]
+        self._open[head.plugin] -= 1
+        if not self._open[head.plugin]:
+            del self._open[head.plugin]
+        self._sessions.left(head.tenant)
+        self._transactions.session_over(invocation.signed)
 
     # ------------------------------------------------------------------ operations
 
