@@ -84,11 +84,15 @@ class Server:
     def pids(self) -> list[int]:
         """Processes of api and host, the plugins apart."""
         api = _first_pid(self.home / "run" / "api.pid")
-        return [api, *_children(api), _first_pid(self.home / "run" / "host.pid")]
+        return [api, *_children(api), self._host_pid()]
 
     def plugin_pids(self) -> list[int]:
         """What the host started."""
-        return _children(_first_pid(self.home / "run" / "host.pid"))
+        return _children(self._host_pid())
+
+    def _host_pid(self) -> int:
+        """The host itself: the one child of the guard above it."""
+        return _children(_first_pid(self.home / "run" / "host.pid"))[0]
 
     def cpu(self) -> float:
         """Seconds of CPU that api and host used so far."""

@@ -75,8 +75,12 @@ class Stack:
         return self.server_key or (self.home / "keys" / "server.key").read_text().strip()
 
     def pid(self, role: str) -> int:
-        """Process id of a role."""
-        return int((self.home / "run" / f"{role}.pid").read_text())
+        """Process id of a role; of the host itself, not of the guard above it."""
+        pid = int((self.home / "run" / f"{role}.pid").read_text())
+        if role != "host":
+            return pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else pid
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection to api."""

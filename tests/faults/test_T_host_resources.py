@@ -6,6 +6,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,11 @@ import gevent
 import pytest
 from gevent import monkey
 
-from tests.faults.acting import install, runs, until
+from tests.faults.acting import gone, install, runs, until
 from tests.hosting import PLUGINS as PLUGIN_FOLDERS
 from tests.hosting import Answer, package_of, running_host
+from tidegate.runtime import launcher
+from tidegate.settings import Settings
 
 pytestmark = pytest.mark.limit(120, "plugins are started again and again")
 # gevent's own close takes its time.
@@ -127,3 +131,39 @@ def test_T_K1_the_whole_storm(tmp_path):
 
 def test_T_K1_a_short_storm_leaves_no_zombie_and_everybody_serves_again(tmp_path):
     storm(tmp_path, plugins=2, streams=8, seconds=6, pause=0.4)
+
+
+HOST = """
+from gevent import monkey; monkey.patch_all()
+import sys; from pathlib import Path
+import gevent
+from tests.faults.acting import install
+from tests.hosting import running_host
+from tidegate.runtime import guard
+guard.enter()
+home = Path(sys.argv[1])
+with running_host(home) as running:
+    running.host.care.adopts = True
+    name = install(running, home)
+    call = running.call(name, "escape", pause=60).first()
+    print(running.instance(name).pid, *call.texts[0].split(), flush=True)
+    import os; print(os.getpid(), flush=True)
+    gevent.sleep(60)
+"""
+
+
+def test_T_K8_kill_9_of_the_host_leaves_no_plugin_and_nothing_that_one_started(tmp_path):
+    words = launcher.command_for("host", Settings())[:4]
+    program = subprocess.Popen(
+        [*words, sys.executable, "-c", HOST, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    plugins = [int(pid) for pid in program.stdout.readline().split()]
+    host = int(program.stdout.readline())
+    assert len(plugins) == 3
+    assert all(map(runs, plugins))
+    os.kill(host, signal.SIGKILL)
+    assert gone(plugins, 1.0)
+    assert program.wait() == -signal.SIGKILL
+    program.stdout.close()

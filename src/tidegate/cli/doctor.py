@@ -132,7 +132,8 @@ def _isolation(settings: Settings) -> str:
     try:
         found = json.loads((settings.home.run / "isolation.json").read_bytes())
     except (OSError, ValueError):
-        raise Warned(f"rung {settings.tidegate_isolation} is asked for; no host has run") from None
+        asked = settings.tidegate_isolation
+        raise Warned(f"rung {asked} is asked for; host does not run") from None
     says = f"rung {found['rung']}, asked for {found['asked']}"
     if found["cgroup"]:
         says += f", cgroups below {found['cgroup']}"

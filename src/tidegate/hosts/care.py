@@ -37,7 +37,9 @@ from tidegate.telemetry.logs import get_log
 log = get_log("hosts")
 
 _TICK: Final = 0.5
-_DOZE: Final = 2.0
+#: Between looks while nothing is called: a look costs some 15 us per process of the machine.
+_DOZE: Final = 5.0
+_DOZE_TO_STOP: Final = 1.0
 #: Share of a core from which on an instance is busy.
 _BUSY: Final = 0.8
 #: Rounds of killing before what forks faster than it dies is left to the next look.
@@ -107,7 +109,7 @@ class Care:
             supervisors = self._supervisors()
             quiet = not any(one.sessions or one.waiting or one.starting for one in supervisors)
             self.dozing = quiet
-            self._wake.wait(_DOZE if quiet else _TICK)
+            self._wake.wait(_pause(supervisors) if quiet else _TICK)
             try:
                 self.look()
             except Exception:
@@ -283,6 +285,17 @@ class Care:
             if now is not None and not now.alive and now.parent == own:
                 with contextlib.suppress(ChildProcessError):
                     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+
+
+def _pause(supervisors: list[Supervisor]) -> float:
+    """Seconds until the next look when nothing is called: soon, where instances shall end."""
+    ending = any(
+        len(one.pool) > one.settings.tidegate_instances_min
+        or (one.pool and one.settings.tidegate_idle_stop)
+        or any(instance.abandoned for instance in one.pool)
+        for one in supervisors
+    )
+    return _DOZE_TO_STOP if ending else _DOZE
 
 
 def _patience(instance: LocalInstance, settings: Settings) -> float:
