@@ -131,8 +131,14 @@ class Families:
         return families
 
     def orphans_of(self, leader: int, processes: dict[int, Process]) -> list[Process]:
-        """What is left of a leader that ended."""
-        return self.sort(processes, [*set(self._known.values()), leader]).get(leader, [])
+        """What is left of a leader that ended and was collected."""
+        known = dict(self._known)
+        left = self.sort(processes, {*known.values(), leader})[leader]
+        if leader in processes:
+            # Somebody got its number, and so its session is another one: only who was seen counts.
+            left = [one for one in left if known.get((one.pid, one.started)) == leader]
+            left = [one for one in left if one.pid != leader]
+        return left
 
     def forget(self, leader: int) -> None:
         """Nothing is left of ``leader``: its number may come again."""

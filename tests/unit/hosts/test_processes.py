@@ -61,6 +61,14 @@ def test_T_K6_a_number_that_came_again_is_another_process():
     assert members(families.sort(table(process(20), stranger), [20]), 20) == [20]
 
 
+def test_T_K6_who_got_the_number_of_a_dead_leader_is_left_alone_with_his_family():
+    families = Families()
+    child = process(22, parent=20, session=22)
+    families.sort(table(process(20), child), [20])
+    stranger, his_child = process(20, started=7000), process(31, parent=20, session=20)
+    assert families.orphans_of(20, table(stranger, his_child, child)) == [child]
+
+
 @pytest.fixture
 def sleeper():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
