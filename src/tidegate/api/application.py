@@ -143,7 +143,7 @@ class Application:
 
     def _admit(self, route: Route, environ: dict[str, Any]) -> None:
         self._keys.require(route.auth, environ)
-        if self._streams.draining and route.pattern != LIVE_PATH:
+        if self._streams.refusing and route.pattern != LIVE_PATH:
             metrics.REQUESTS_REFUSED.labels("stopping").inc()
             raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
         if route.kind is Kind.STREAM and self._load.dispatching > self._most_dispatched:
@@ -166,8 +166,8 @@ class Application:
 
     def _deliver(self, answer: Answer, record: _Record) -> Iterable[bytes]:
         if isinstance(answer, Response):
-            if "HTTP_UPGRADE" in record.environ:
-                # a proxy may take this connection for a tunnel now: nothing more is served on it
+            if "HTTP_UPGRADE" in record.environ or self._streams.draining:
+                # a proxy may take the connection of an upgrade for a tunnel: nothing follows on it
                 answer = replace(answer, close=True)
             return self._plain(answer, record)
         sock = own_socket(record.environ)

@@ -81,7 +81,7 @@ def application_for(services: Services, drain: Drain) -> Application:
         [
             openapi.route(),
             *own_routes(settings, services.calls, load, live),
-            *health_routes(services),
+            *health_routes(services, drain),
             *dify_routes(services, dispatcher),
             *debugging_routes(services),
             *serverless_routes(services),

@@ -26,6 +26,7 @@ from tidegate.doors.routes import JSON_TYPE, Auth, Kind, Request, Response, Rout
 from tidegate.doors.services import Services
 from tidegate.errors import NotFound, TidegateError
 from tidegate.ids import plugin_id_of
+from tidegate.runtime.drain import Drain
 from tidegate.storage import Database, generation, job_rows
 from tidegate.storage.blobs import BlobStore
 
@@ -38,9 +39,9 @@ _ILL: Final = ("quarantined", "failed")
 _OK: Final = "ok"
 
 
-def health_routes(services: Services) -> list[Route]:
+def health_routes(services: Services, drain: Drain) -> list[Route]:
     """All rows of this module. Called once per process."""
-    own = _Health(services.database, services.blobs, services.calls)
+    own = _Health(services.database, services.blobs, services.calls, drain)
     alive, ready = "This process answers.", "It can serve calls now."
     return [
         Route("GET", LIVE_PATH, own.show_live, alive, Auth.NONE, kind=Kind.RAW),
@@ -64,7 +65,8 @@ def health_routes(services: Services) -> list[Route]:
 
 @final
 class _Health:
-    def __init__(self, database: Database, blobs: BlobStore, calls: Calls) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, calls: Calls, drain: Drain) -> None:
+        self._drain = drain
         self._database = database
         self._blobs = blobs
         self._calls = calls
@@ -74,6 +76,8 @@ class _Health:
         return _answer({})
 
     def show_ready(self, request: Request) -> Response:
+        if self._drain.draining:
+            return _answer({"process": "it stops, and takes no new requests"})
         ends_at, known = self._ready
         if monotonic() >= ends_at:
             known = _answer({"database": self._database_is(), "host": self._link_is()})

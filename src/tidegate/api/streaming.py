@@ -66,6 +66,11 @@ class OpenStreams:
         """Whether the process stops: connections are not kept."""
         return self._drain.draining
 
+    @property
+    def refusing(self) -> bool:
+        """Whether requests come too late to be served by this process."""
+        return self._drain.refusing
+
     def add(self, source: Any) -> None:
         """From now on ``source`` is aborted when the grace is over."""
         self._streams.add(source)

@@ -16,6 +16,9 @@ from tidegate.clock import SYSTEM_CLOCK, Clock
 
 Callback = Callable[[float], None]
 
+ON_THEIR_WAY = 2.0
+"""Seconds for which requests are still served: Gunicorn accepts for one, the network takes some."""
+
 
 @final
 class Drain:
@@ -26,6 +29,7 @@ class Drain:
         self._callbacks: dict[int, Callback] = {}
         self._numbers = itertools.count()
         self._ends_at: float | None = None
+        self._began_at = 0.0
 
     @property
     def draining(self) -> bool:
@@ -39,6 +43,18 @@ class Drain:
             return float("inf")
         return max(0.0, self._ends_at - self._clock.monotonic())
 
+    @property
+    def refusing(self) -> bool:
+        """Whether new requests are refused: those that were on their way have had their time.
+
+        The listener is shared with the process that follows, and closed within a second; until
+        then somebody has to serve what this process accepts, or a rolling restart loses calls.
+        """
+        if self._ends_at is None:
+            return False
+        lasted = self._clock.monotonic() - self._began_at
+        return lasted > ON_THEIR_WAY or not self.remaining
+
     def begin(self, grace_seconds: float) -> None:
         """Tell everybody. Called by the role's watcher; a second call only shortens the grace.
 
@@ -47,6 +63,8 @@ class Drain:
         ends_at = self._clock.monotonic() + max(0.0, grace_seconds)
         if self._ends_at is not None and self._ends_at <= ends_at:
             return
+        if self._ends_at is None:
+            self._began_at = self._clock.monotonic()
         self._ends_at = ends_at
         for callback in list(self._callbacks.values()):
             callback(self.remaining)

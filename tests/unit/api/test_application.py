@@ -146,11 +146,22 @@ def test_a_broken_chunk_is_400_and_ends_the_connection(connect) -> None:
 # ------------------------------------------------------------------ drain, load, log
 
 
-def test_a_draining_server_refuses_with_503_and_closes(harness, connect) -> None:
+def test_what_is_on_its_way_when_draining_begins_is_served_and_closes(harness, connect) -> None:
     client = connect()
     client.send(request("GET", "/plain"))
     assert client.answer()[0] == 200
     harness.drain.begin(5)
+    client.send(request("GET", "/plain"))
+    status, headers, _ = client.answer()
+    assert (status, headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+
+
+def test_a_draining_server_refuses_with_503_and_closes(harness, connect) -> None:
+    client = connect()
+    client.send(request("GET", "/plain"))
+    assert client.answer()[0] == 200
+    harness.drain.begin(0)
     client.send(request("GET", "/plain"))
     status, headers, body = client.answer()
     assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")

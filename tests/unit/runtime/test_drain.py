@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tidegate.runtime.drain import Drain
+from tidegate.runtime.drain import ON_THEIR_WAY, Drain
 
 
 class Jumping:
@@ -82,3 +82,20 @@ def test_a_callback_may_leave_while_it_is_told():
     drain.on_begin(told.append)
     drain.begin(1)
     assert told == [1, 1]
+
+
+def test_requests_on_their_way_are_served_and_later_ones_refused():
+    clock = Jumping()
+    drain = Drain(clock)
+    assert not drain.refusing
+    drain.begin(20)
+    clock.seconds += ON_THEIR_WAY
+    assert not drain.refusing
+    clock.seconds += 0.1
+    assert drain.refusing
+
+
+def test_without_a_grace_everything_is_refused_at_once():
+    drain = Drain(Jumping())
+    drain.begin(0)
+    assert drain.refusing
