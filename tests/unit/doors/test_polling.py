@@ -10,19 +10,34 @@ import pytest
 from tests.unit.doors.sources import Given
 from tidegate.calls import PluginFailed
 from tidegate.doors.dify.polling import NO_RESULT, polled
-from tidegate.doors.routes import Outcome
-from tidegate.errors import CallFailed, DeadlineExceeded
+from tidegate.doors.routes import StreamResponse
+from tidegate.errors import CallFailed, DeadlineExceeded, Overloaded
 
 RUNNING = b'{"status":"running","plugin_state":{"a":9007199254740993},"next_check_after_seconds":5}'
 
 
-def answer(*bodies: bytes, error: CallFailed | None = None) -> tuple[int, Any, Outcome]:
-    outcomes: list[Outcome] = []
-    source = Given(*bodies, error=error)
-    response = polled(source, outcomes.append)
-    assert source.closed
-    [outcome] = outcomes
-    return response.status, json.loads(response.body), outcome
+def asked(*bodies: bytes, error: CallFailed | None = None) -> StreamResponse:
+    stream = StreamResponse(
+        Given(*bodies, error=error), list, lambda error: b"", lambda error: None, print, 30
+    )
+    return polled(stream)
+
+
+def answer(*bodies: bytes, error: CallFailed | None = None) -> tuple[int, Any, dict[str, str]]:
+    """As api does it: what was taken, or the plain answer."""
+    stream = asked(*bodies, error=error)
+    assert stream.head is not None
+    try:
+        [body] = stream.events(stream.source.take())
+    except CallFailed as failed:
+        plain = stream.before_head(failed)
+        assert plain is not None
+        return plain.status, json.loads(plain.body), {}
+    assert stream.source.ready
+    assert stream.source.take() == []
+    head = stream.head()
+    assert head.length == len(body)
+    return head.status, json.loads(body), dict(head.headers)
 
 
 def failure(*bodies: bytes, error: CallFailed | None = None) -> Any:
@@ -34,16 +49,23 @@ def failure(*bodies: bytes, error: CallFailed | None = None) -> Any:
 
 
 def test_a_result_is_the_plugins_bytes_in_an_envelope() -> None:
-    outcomes: list[Outcome] = []
-    response = polled(Given(RUNNING), outcomes.append)
-    assert response.body == b'{"code":0,"message":"success","data":' + RUNNING + b"}"
-    assert response.content_type == "application/json; charset=utf-8"
+    stream = asked(RUNNING)
+    assert stream.source.take() == [b'{"code":0,"message":"success","data":' + RUNNING + b"}"]
+    assert answer(RUNNING)[2] == {"Content-Type": "application/json; charset=utf-8"}
 
 
 def test_of_several_chunks_the_last_one_counts() -> None:
-    status, envelope, outcome = answer(RUNNING, b'{"status":"failed","error":"x"}')
-    assert (status, outcome) == (200, Outcome.SUCCESS)
-    assert envelope["data"] == {"status": "failed", "error": "x"}
+    status, envelope, _ = answer(RUNNING, b'{"status":"failed","error":"x"}')
+    assert (status, envelope["data"]) == (200, {"status": "failed", "error": "x"})
+
+
+def test_closing_and_aborting_reach_the_call() -> None:
+    given = Given(RUNNING)
+    stream = polled(StreamResponse(given, list, None, lambda error: None, lambda outcome: None, 30))
+    stream.source.abort(CallFailed("stop"))
+    assert given.error is not None
+    stream.source.close()
+    assert given.closed
 
 
 @pytest.mark.parametrize(
@@ -75,6 +97,9 @@ def test_the_plugins_error_passes_untouched() -> None:
 
 def test_D_05_polling_ends_at_its_time_limit() -> None:
     error = DeadlineExceeded("killed by timeout", seconds=600, owner="X")
-    status, envelope, outcome = answer(RUNNING, error=error)
-    assert (status, outcome) == (500, Outcome.TIMEOUT)
-    assert "killed by timeout" in envelope["message"]
+    assert json.loads(failure(RUNNING, error=error))["error_type"] == "DeadlineExceeded"
+
+
+def test_admission_is_told_as_everywhere() -> None:
+    status, envelope, _ = answer(error=Overloaded("busy", retry_after=3))
+    assert (status, envelope["code"]) == (429, -500)

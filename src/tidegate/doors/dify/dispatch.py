@@ -133,10 +133,9 @@ class Dispatcher:
         trace = request.header("traceparent")
         return self.open(action, tenant, plugin, read_body(request), trace)
 
-    def for_poll(self, action: Action, request: Request) -> Response:
+    def for_poll(self, action: Action, request: Request) -> StreamResponse:
         """The polling routes: as :meth:`for_tenant`, answered with one envelope."""
-        answer = self.for_tenant(action, request)
-        return polled(answer.source, answer.finished)
+        return polled(self.for_tenant(action, request))
 
     def for_identifier(self, action: Action, request: Request) -> StreamResponse:
         """``/v2/invoke/dispatch/…``: exactly this version, for the tenant in the body."""

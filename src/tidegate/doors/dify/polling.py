@@ -6,22 +6,23 @@ Dify's plain client sees it; the call has the time limit of all others (D-05).
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, final
 
 import msgspec
 from msgspec import Raw
 
 from tidegate.calls import PluginFailed
-from tidegate.doors.envelope import success_bytes
-from tidegate.doors.routes import Outcome, Response, Source
-from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ProtocolError
+from tidegate.doors.envelope import failure, success_bytes
+from tidegate.doors.routes import JSON_TYPE, AnswerHead, Response, Source, StreamResponse
+from tidegate.errors import CallFailed, Overloaded, ProtocolError, TooManyRequests
 from tidegate.wire import sse
 from tidegate.wire.session import UNREADABLE, head_of
 
 NO_RESULT: Final = "no polling result received from plugin"
 
 
-class _Polled(msgspec.Struct):
+class _Result(msgspec.Struct):
     status: Literal["running", "succeeded", "failed"]
     plugin_state: dict[str, Raw] | None = None
     result: Raw = Raw(b"null")
@@ -36,28 +37,73 @@ class _Polled(msgspec.Struct):
             raise ValueError("failed needs an error")
 
 
-_decode: Final = msgspec.json.Decoder(_Polled).decode
+_decode: Final = msgspec.json.Decoder(_Result).decode
 
 
-def polled(source: Source, finished: Any) -> Response:
-    """Read the call to its end and answer. ``finished`` is told once how it ended."""
-    outcome = Outcome.ERROR
-    try:
-        chunk = _last(source)
+def polled(answer: StreamResponse) -> StreamResponse:
+    """The call of ``answer``, answered with one envelope when it is over.
+
+    Still a stream for whoever serves it: it ends with its client, and with the process.
+    """
+    source = _Polled(answer.source)
+    return replace(
+        answer,
+        source=source,
+        events=list,
+        error_event=None,
+        before_head=before_head,
+        head=source.head,
+    )
+
+
+def before_head(error: CallFailed) -> Response:
+    """The plain answer for a call that failed: always 500, typed inside."""
+    if isinstance(error, Overloaded):
+        return failure(TooManyRequests(error.message, **error.details))
+    if isinstance(error, _NoResult):
+        return _failed(error.message)
+    inner = error.raw if isinstance(error, PluginFailed) else error.as_json()
+    return _failed(inner.decode("utf-8", "replace"))
+
+
+class _NoResult(CallFailed):
+    """The plugin ended without a chunk."""
+
+
+@final
+class _Polled:
+    """A source that gives one body, the envelope of the last chunk, at the call's end."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._body = b""
+
+    @property
+    def ready(self) -> bool:
+        """See ``Source``: after the body nothing is waited for."""
+        return bool(self._body)
+
+    def take(self) -> list[bytes]:
+        """See ``Source``."""
+        if self._body:
+            return []
+        chunk = _last(self._source)
         if chunk is None:
-            return _failed(NO_RESULT)
-        outcome = Outcome.SUCCESS
-        return success_bytes(sse.escape_line_ends(chunk))
-    except (DeadlineExceeded, IdleTimeout) as error:
-        outcome = Outcome.TIMEOUT
-        return _failed(error.as_json().decode())
-    except PluginFailed as error:
-        return _failed(error.raw.decode("utf-8", "replace"))
-    except CallFailed as error:
-        return _failed(error.as_json().decode())
-    finally:
-        source.close()
-        finished(outcome)
+            raise _NoResult(NO_RESULT)
+        self._body = success_bytes(sse.escape_line_ends(chunk)).body
+        return [self._body]
+
+    def abort(self, error: CallFailed) -> None:
+        """See ``Source``."""
+        self._source.abort(error)
+
+    def close(self) -> None:
+        """See ``Source``."""
+        self._source.close()
+
+    def head(self) -> AnswerHead:
+        """Known when the body is."""
+        return AnswerHead(200, (("Content-Type", JSON_TYPE),), length=len(self._body))
 
 
 def _last(source: Source) -> bytes | None:
