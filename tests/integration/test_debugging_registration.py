@@ -431,3 +431,13 @@ def test_sessions_over_the_cap_are_refused_at_once_and_come_free(tmp_path, setti
         world.call(identifier, "echo", tenant=TENANT)
         developer.request()
     assert world.host.admission.may(TENANT)
+
+
+def test_figures_count_debugged_plugins_and_their_sessions(world):
+    with world.developer() as developer:
+        developer.register(world.key())
+        identifier = world.connected(PLUGIN)
+        world.call(identifier, "echo", tenant=TENANT)
+        developer.request()
+        (figures,) = world.control("figures").chunks
+        assert figures["elsewhere"] == {"remote": {PLUGIN: 1}}

@@ -102,3 +102,19 @@ def test_a_function_that_dies_under_a_call_ends_it_typed_and_serves_again(world)
 def test_status_shows_the_function(world):
     (status,) = world.control("status", identifier=world.identifier)
     assert (status["runtime"], status["function"]["name"]) == ("serverless", "misbehave-1")
+
+
+def test_a_version_that_has_no_function_yet_gets_one_in_the_background(world, tmp_path):
+    identifier = world.upload(package_of(MISBEHAVE, tmp_path, name="misbehave-older"))
+    assert world.control("prepare", identifier=identifier)[-1] == {"built": True}
+    world.own(identifier)
+    assert world.tool(identifier, "echo", text="here").texts == ["here"]
+    assert world.control("prepare", identifier=identifier) == [{"built": False}]
+    world.connector.function(identifier).stop()
+
+
+def test_metrics_count_functions_and_their_sessions(world):
+    _, text, _ = world.ask("GET", "/metrics/")
+    assert b'active_plugins_total{runtime_type="serverless"}' in text
+    assert b'plugin_id="tidegate/misbehave",runtime_type="serverless"} 1' in text
+    assert b"serverless_sessions" in text

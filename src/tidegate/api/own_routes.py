@@ -115,3 +115,8 @@ def host_readings(figures: dict[str, Any]) -> Iterator[metrics.Reading]:
         status[plugin_id] = max(known, _STATUS.get(one.get("phase", ""), 0.0))
     for plugin_id, value in status.items():
         yield metrics.RUNTIME_STATUS, (plugin_id, _LOCAL), value
+    for runtime, plugins in figures.get("elsewhere", {}).items():
+        yield metrics.ACTIVE_PLUGINS, (runtime,), len(plugins)
+        yield metrics.HOST_FIGURE, (f"{runtime}_sessions",), sum(plugins.values())
+        for plugin_id in plugins:
+            yield metrics.RUNTIME_STATUS, (plugin_id, runtime), 1.0

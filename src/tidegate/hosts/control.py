@@ -28,7 +28,7 @@ import msgspec
 from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
 from tidegate.hosts.runtimes import Operation
-from tidegate.hosts.status import figures_of, status_of
+from tidegate.hosts.status import elsewhere_of, figures_of, status_of
 from tidegate.hosts.supervisor import Phase
 from tidegate.ids import PluginIdentifier
 from tidegate.link import ServerCall
@@ -157,8 +157,12 @@ class Control:
                     _send(call, status)
 
     def _figures(self, call: ServerCall, params: dict[str, Any]) -> None:
-        rung = {"isolation_rung": self._host.isolation.rung}
-        _send(call, {**figures_of(self._host.supervisors), **rung})
+        statuses = [one for runtime in self._host.runtimes for one in runtime.status()]
+        more = {
+            "isolation_rung": self._host.isolation.rung,
+            "elsewhere": elsewhere_of(statuses),
+        }
+        _send(call, {**figures_of(self._host.supervisors), **more})
 
     def _runtime(self, call: ServerCall, params: dict[str, Any]) -> None:
         isolation = self._host.isolation.report()

@@ -9,6 +9,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.processes import look_at
 from tidegate.hosts.supervisor import Supervisor
+from tidegate.ids import plugin_id_of
 
 _ERROR_SHOWN: Final = 2000
 _TOTALS: Final = (
@@ -41,6 +42,17 @@ def figures_of(supervisors: Iterable[Supervisor]) -> dict[str, Any]:
         **totals,
         "plugins": plugins,
     }
+
+
+def elsewhere_of(statuses: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What other runtimes run, for metrics: runtime type -> plugin id -> open sessions."""
+    found: dict[str, dict[str, int]] = {}
+    for one in statuses:
+        sessions = sum(part["sessions"] for part in one["instances"] or [one])
+        plugins = found.setdefault(one["runtime"], {})
+        plugin_id = plugin_id_of(one["identifier"])
+        plugins[plugin_id] = plugins.get(plugin_id, 0) + sessions
+    return found
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:

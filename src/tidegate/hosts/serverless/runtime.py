@@ -81,6 +81,7 @@ class Serverless:
         self._launching: dict[str, BoundedSemaphore] = {}
         self._operations: Final[dict[str, Operation]] = {
             "install": partial(self._install, again=False),
+            "prepare": self._prepare,
             "reinstall": partial(self._install, again=True),
             "restart": partial(self._install, again=True),
             "stop": self._stop_plugin,
@@ -190,6 +191,17 @@ class Serverless:
         package = self._package_of(str(identifier))
         verified = self._functions.is_verified(str(identifier))
         return self._connector.launch(identifier, package, verified=verified, progress=progress)
+
+    def _prepare(self, call: ServerCall, params: dict[str, Any]) -> None:
+        """A version that was installed where plugins were processes gets its function."""
+        identifier = str(PluginIdentifier.parse(str(params.get("identifier", ""))))
+        try:
+            self._functions.get(identifier)
+            built = False
+        except PluginStartFailed:
+            self._install(call, params, again=False)
+            built = True
+        call.send(msgspec.json.encode({"built": built}))
 
     def _stop_plugin(self, call: ServerCall, params: dict[str, Any]) -> None:
         """Its calls run on: the function is not ours to stop."""
