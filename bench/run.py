@@ -6,6 +6,7 @@
     P7   memory of silent streams
     P10  kill -9 of a plugin under 20 streams
     P11  new calls per second, one chunk each
+    P14  calls that only compute, in one instance and in two
 
 Server CPU is that of api and host, plugins apart. Load and server share the machine: compare
 figures of one run only. ``--json FILE`` keeps them.
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -162,6 +165,35 @@ class Bench:
         return rows
 
 
+    def p14(self) -> list[Row]:
+        """The same plugin under two names, of which one runs in two instances."""
+        rates = {}
+        for name in ("ticker", "pair"):
+            plugin = self.server.install(named(PLUGINS / "ticker", name, self.server.home.parent))
+            one = request(
+                self.server.target,
+                plugin,
+                {"size": 1, "count": 1, "work": 1000},
+                provider="ticker",
+            )
+            Streams(self.server.target).run([one] * 2)
+            time.sleep(3)  # until the second instance is up
+            rates[name] = 16 / Streams(self.server.target).run([one] * 16)
+        text = f"{rates['ticker']:.1f} and {rates['pair']:.1f} calls/s"
+        ratio = rates["pair"] / rates["ticker"]
+        return [("P14", "calls that only compute, 1 and 2 instances", f"{text}: {ratio:.2f} x")]
+
+
+def named(folder: Path, name: str, scratch: Path) -> Path:
+    """A copy of a plugin's folder under another name."""
+    copy = scratch / name
+    shutil.copytree(folder, copy)
+    manifest = copy / "manifest.yaml"
+    text = re.sub(r"(?m)^name: .*$", f"name: {name}", manifest.read_text(), count=1)
+    manifest.write_text(text)
+    return copy
+
+
 def main(arguments: list[str]) -> int:
     """Run the rows that were named, all without a name."""
     out = arguments[arguments.index("--json") + 1] if "--json" in arguments else ""
@@ -173,7 +205,7 @@ def main(arguments: list[str]) -> int:
         server = Server(Path(folder) / "home")
         try:
             bench = Bench(server)
-            for name in ("p4", "p5", "p6", "p7", "p10", "p11"):
+            for name in ("p4", "p5", "p6", "p7", "p10", "p11", "p14"):
                 if not wanted or name in wanted:
                     for row in getattr(bench, name)():
                         rows.append(row)

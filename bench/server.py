@@ -17,6 +17,8 @@ from tidegate.cli.target import DEFAULT_TENANT, Target
 from tidegate.settings import Secret
 
 KEY = "for measurements only"
+#: The plugin that runs in two instances.
+PAIR = "tidegate/pair"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,6 +46,7 @@ class Server:
             "PLUGIN_REMOTE_INSTALLING_PORT": str(free_port()),
             "FORCE_VERIFYING_SIGNATURE": "false",
             "TIDEGATE_GRACE": "2",
+            "TIDEGATE_PER_PLUGIN": f"{PAIR}:INSTANCES_MIN=2:INSTANCES_MAX=2",
         }
         self._log = (home.parent / "up.log").open("wb")
         self._process = subprocess.Popen(
