@@ -66,3 +66,20 @@ def test_a_wrong_key_gives_its_reason_to_the_terminal(world):
     with world.sdk(key="11111111-2222-3333-4444-555555555555") as process:
         world.until(lambda: b"handshake failed, invalid key" in process.output)
         assert b"reset by peer" not in process.output
+
+
+@pytest.mark.limit(120, "starts a plugin with the real SDK")
+def test_T36_a_stopped_process_that_is_sent_more_than_fits_costs_calls_and_not_the_connection(
+    world,
+):
+    with world.sdk() as process:
+        identifier = world.connected(PLUGIN)
+        instance = world.debugging.directory.find(identifier)
+        process.child.signal(signal.SIGSTOP)
+        long = "x" * (1 << 20)
+        late = [act(world, identifier, "echo", text=long, seconds=1) for _ in range(20)]
+        assert {one.wait(10).error_type for one in late} == {"DeadlineExceeded"}
+        assert instance.backlog <= 2 << 20  # the line that has begun goes out whole
+        process.child.signal(signal.SIGCONT)
+        assert act(world, identifier, "echo", text="back").wait().texts == ["back"]
+        assert world.debugging.directory.find(identifier) is instance

@@ -6,7 +6,7 @@ import json
 
 import gevent
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from tests.debugging import (
     OTHER_TENANT,
@@ -37,10 +37,10 @@ def world(tmp_path):
 
 def install(world: DebugWorld, identifier: str = INSTALLED) -> str:
     """The rows of an ordinary installation; its id."""
-    text = json.dumps({"tool": {"identity": {"name": "kitchen"}}, "old": True})
+    declared = json.dumps({"tool": {"identity": {"name": "kitchen"}}, "old": True})
     with world.database.write() as conn:
         done = installations.install(
-            conn, TENANT, identifier, text, source="package", meta={"a": 1}
+            conn, TENANT, identifier, declared, source="package", meta={"a": 1}
         )
     return done.installation.id
 
@@ -441,3 +441,48 @@ def test_figures_count_debugged_plugins_and_their_sessions(world):
         developer.request()
         (figures,) = world.control("figures").chunks
         assert figures["elsewhere"] == {"remote": {PLUGIN: 1}}
+
+
+# --------------------------------------------------------------------------- storage away
+
+
+def rename(world: DebugWorld, table: str, to: str) -> None:
+    """Take a table away, or give it back."""
+    with world.database.write() as conn:
+        conn.execute(text(f"ALTER TABLE {table} RENAME TO {to}"))
+
+
+def test_storage_that_is_away_when_the_key_is_looked_up_is_told(world):
+    key = world.key()
+    rename(world, "tidegate_debug_keys", "away")
+    with world.developer() as developer:
+        developer.register(key)
+        assert developer.line().startswith(b"failed to get connection info: ")
+        assert developer.is_closed()
+
+
+def test_storage_that_is_away_at_the_registration_is_told_and_nothing_stays(world):
+    key = world.key()
+    rename(world, "tidegate_debug_sessions", "away")
+    with world.developer() as developer:
+        developer.register(key)
+        assert developer.line().startswith(b"register failed, ")
+        assert developer.is_closed()
+        world.until(lambda: not world.debugging.directory.instances)
+    rename(world, "away", "tidegate_debug_sessions")
+    with world.developer() as developer:
+        developer.register(key)
+        assert world.connected(PLUGIN)
+
+
+def test_storage_that_is_away_at_the_end_gets_its_rows_right_later(world, monkeypatch):
+    monkeypatch.setattr("tidegate.hosts.debugging.directory._RETRY", 0.1)
+    install(world)
+    with world.developer() as developer:
+        developer.register(world.key())
+        world.connected(PLUGIN)
+        rename(world, "tidegate_debug_sessions", "away")
+    world.until(lambda: not world.debugging.directory.instances)
+    assert world.installation(PLUGIN).runtime_type == "remote"
+    rename(world, "away", "tidegate_debug_sessions")
+    world.until(lambda: world.installation(PLUGIN).identifier == INSTALLED)

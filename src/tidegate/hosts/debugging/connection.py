@@ -172,15 +172,16 @@ class Connection:
         instance.start()
         began = gevent.spawn(instance.run, self._registration.rest)
         try:
-            self._announce(instance, registered)
-            began.join()
+            if self._announce(instance, registered):
+                began.join()
         finally:
             instance.hang_up()
             began.join()
             self._workshop.directory.remove(instance)
             log.info("debugged plugin disconnected", plugin=instance.identifier)
 
-    def _announce(self, instance: DebugInstance, registered: Registered) -> None:
+    def _announce(self, instance: DebugInstance, registered: Registered) -> bool:
+        """Icons and rows; False when they could not be kept, which the developer has been told."""
         workshop = self._workshop
         layout = Layout(workshop.settings)
         try:
@@ -190,8 +191,9 @@ class Connection:
             workshop.directory.add(instance, registered.text)
         except StorageUnavailable as error:
             self._say(refusal_line(RegistrationRefused(f"register failed, {error.message}")))
-            return
+            return False
         log.info("debugged plugin connected", plugin=instance.identifier, tenant=self._tenant)
+        return True
 
     # ------------------------------------------------------------------ refusal
 

@@ -15,6 +15,7 @@ from typing import Final, final
 import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import StorageUnavailable
@@ -44,6 +45,7 @@ class Directory:
         self._connected: dict[tuple[str, str], list[DebugInstance]] = {}
         self._declarations: dict[str, str] = {}
         self._by_identifier: dict[str, DebugInstance] = {}
+        self._retries = Group()
 
     def find(self, identifier: str) -> DebugInstance | None:
         """The connection that serves this version. A dictionary look-up."""
@@ -82,6 +84,10 @@ class Directory:
             del self._connected[key]
         self._unroute(instance, stack)
         self._settle_later(key, instance.identifier)
+
+    def close(self) -> None:
+        """Try nothing again: what is not written now is put back at the next start."""
+        self._retries.kill()
 
     def sweep(self) -> None:
         """Put back what an earlier life of this host left behind. Called once, at the start."""
@@ -122,7 +128,9 @@ class Directory:
             self._settle(key, gone)
         except StorageUnavailable as error:
             log.warning("debugging rows not written, trying again", error=error.message)
-            gevent.spawn_later(_RETRY, self._settle_later, key, gone)
+            again = gevent.Greenlet(self._settle_later, key, gone)
+            self._retries.add(again)
+            again.start_later(_RETRY)
 
     def _settle(self, key: tuple[str, str], identifier: str) -> None:
         """Write the rows as memory is now. ``identifier`` came or went."""

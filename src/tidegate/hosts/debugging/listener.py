@@ -128,6 +128,7 @@ class Debugging:
         self._serving.join(timeout=5)
         self._serving.kill()
         self._own.kill()
+        self.directory.close()
 
     # ------------------------------------------------------------------ listening
 
