@@ -216,7 +216,11 @@ class CallFailed(TidegateError):
 
 
 class PluginDied(CallFailed):
-    """The plugin's process ended under the call. Details: exit_code or signal, stderr, oom."""
+    """The plugin's process ended under the call. Details: exit_code or signal, stderr, oom.
+
+    Where it was stopped at a limit also: limit (``plugin_oom``, ``plugin_limit``), setting,
+    allowed, used.
+    """
 
     error_type = "PluginDied"
 
