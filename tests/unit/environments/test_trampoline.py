@@ -1,8 +1,10 @@
 """The view of the file system that the trampoline makes, for root and for a plain user."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -40,16 +42,16 @@ sys.exit(subprocess.run([*words, "/bin/sh", "-c", script]).returncode)
 
 
 @pytest.fixture
-def folder(tmp_path_factory):
+def folder():
     """A folder that everybody can reach, with something to see and something to hide."""
-    made = Path("/var/tmp") / tmp_path_factory.mktemp("x").name / str(os.getpid())
+    made = Path(tempfile.mkdtemp(prefix="tidegate-view-", dir="/var/tmp"))
     for name in ("own", "shared", "other"):
         (made / name).mkdir(parents=True)
         (made / name / "file").write_text(name)
     for path in (made, *made.iterdir()):
         path.chmod(0o777)
     yield made
-    subprocess.run(["rm", "-rf", str(made)], check=True)
+    shutil.rmtree(made)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
