@@ -13,7 +13,7 @@ __all__ = ["house", "no_other_processes", "settings"]  # fixtures, by their name
 pytestmark = pytest.mark.blocks_hub("packages are built in the process of the test")
 
 
-def test_T_I5_a_lease_that_ends_under_a_long_build_makes_no_second_result(house: House):  # noqa: F811
+def test_T_I5_a_lease_that_ends_under_a_long_build_makes_no_second_result(house: House):
     """The first worker is slow, not dead: a second takes over, and only its result counts."""
     name = house.upload()
     with house.host.held("install:environment") as gate:
