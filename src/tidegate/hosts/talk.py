@@ -19,6 +19,7 @@ log = get_log("hosts")
 #: The host's log shows this much of what a plugin prints, and no oftener; its own log has it all.
 _SHOWN: Final = 300
 _TELL_EVERY: Final = 0.2
+_BURST: Final = 20
 _LEVELS: Final = {"warn": "warning", "fatal": "error", "critical": "error"}
 
 
@@ -65,8 +66,10 @@ class Talk:
         """``print()`` and the like: to the plugin's log, and a little of it to the host's."""
         self._log.write("stdout", text)
         now = SYSTEM_CLOCK.monotonic()
-        if now - self._told_at >= _TELL_EVERY:
-            self._told_at = now
+        # A debt that decays: a burst passes, a flood shows one line in _TELL_EVERY.
+        self._told_at = max(self._told_at, now - _TELL_EVERY * _BURST)
+        if self._told_at <= now:
+            self._told_at += _TELL_EVERY
             shown = text[:_SHOWN].decode("utf-8", "backslashreplace")
             log.info("plugin printed", plugin=self._caller.plugin, text=shown)
 
