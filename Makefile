@@ -21,7 +21,7 @@ type:
 
 docs:
 	@sh scripts/bootstrap dev
-	@exec $(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/reference.py && exec $(BIN)/python scripts/faults.py
 
 bench:
 	@sh scripts/bootstrap dev
