@@ -46,6 +46,8 @@ _SETTING_PREFIXES = (
     "REDIS_", "S3_", "SERVER_", "THIRD_PARTY_", "TIDEGATE_",
 )  # fmt: skip
 _SETTINGS = {"DEBUG", "PLATFORM", "FORCE_VERIFYING_SIGNATURE", "XDG_DATA_HOME"}
+# What `make test` tells its children; a make that a test starts is nobody's child.
+_OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in ("limit(seconds, reason)", "blocks_hub(reason)", "leaks(reason)"):
         config.addinivalue_line("markers", f"{marker}: see tests/conftest.py")
     for name in list(os.environ):
-        ours = name.startswith(_SETTING_PREFIXES) or name in _SETTINGS
+        ours = name.startswith(_SETTING_PREFIXES) or name in _SETTINGS | _OF_MAKE
         if ours and not name.startswith("TIDEGATE_TEST_"):
             del os.environ[name]
     hypothesis.settings.register_profile(

@@ -84,7 +84,15 @@ def test_R5_R6_patch_order_and_what_is_imported_before(start):
     ]
     assert {step[3] for step in steps} == {"[]"}
     before = set(steps[3][4].split(","))
-    assert before <= {"runtime", "telemetry", "errors", "settings", "clock", "gunicorn_conf"}
+    assert before <= {
+        "runtime",
+        "telemetry",
+        "errors",
+        "settings",
+        "setting_fields",
+        "clock",
+        "gunicorn_conf",
+    }
     assert "MonkeyPatchWarning" not in program.text
 
 
