@@ -164,7 +164,6 @@ class Bench:
             rows.append(("P11", f"new calls, {number} connections", text))
         return rows
 
-
     def p14(self) -> list[Row]:
         """The same plugin under two names, of which one runs in two instances."""
         rates = {}

@@ -134,9 +134,7 @@ def test_queries_are_encoded_anew_and_sorted(query: str, expected: str) -> None:
         ("/e/h/\x01", "\x01", "/%01"),
     ],
 )
-def test_paths_keep_their_escapes_or_get_new_ones(
-    target: str, decoded: str, expected: str
-) -> None:
+def test_paths_keep_their_escapes_or_get_new_ones(target: str, decoded: str, expected: str) -> None:
     assert escaped_path(target, "/e/h", decoded) == expected
 
 
