@@ -70,6 +70,14 @@ def pytest_configure(config: pytest.Config) -> None:
     faulthandler.enable()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked ``soak`` runs by `make soak` only; its short twin runs always."""
+    if not os.environ.get("TIDEGATE_TEST_SOAK"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 def pytest_report_header() -> str:
     """How this run can be repeated."""
     return f"tidegate: patched={PATCHED} seed={SEED} (TIDEGATE_TEST_SEED repeats it)"
