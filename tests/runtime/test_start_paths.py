@@ -70,7 +70,8 @@ def test_R3_no_start_path_names_an_unsupported_runner():
     files = [
         *ROOT.glob("dev/*"), *ROOT.glob("docker/*"), ROOT / "Dockerfile", TEMPLATE,
         ROOT / "docker-compose.yaml", ROOT / "Makefile", ROOT / "README.md",
-        *(path for path in ROOT.glob("scripts/*") if path.is_file()), *ROOT.glob(".ci/*"), *(ROOT / "docs").rglob("*.md"),
+        *(path for path in ROOT.glob("scripts/*") if path.is_file()),
+        *ROOT.glob(".ci/*"), *(ROOT / "docs").rglob("*.md"),
     ]  # fmt: skip
     assert len(files) > 12
     for path in files:
