@@ -38,7 +38,7 @@ def test_T_P1_a_flood_is_cut_and_says_so(path, monkeypatch):
     for number in range(3000):
         log.write("stdout", f"line {number}")
     dropped = log.dropped
-    assert 1000 < dropped < 2000
+    assert 1000 < dropped <= 2000  # nothing comes back to the bucket on a quick machine
     monkeypatch.undo()
     log._tokens = 500.0
     log.write("stdout", "after")
