@@ -203,22 +203,23 @@ def spawn(
     environment: Mapping[str, str],
     limits: Mapping[str, int] | None = None,
     view: Sequence[str] = (),
-    pipe_size: int = 0,
+    input_size: int = 0,
     merge: bool = False,
 ) -> Child:
     """Start ``command`` (its first word is an absolute path) in ``folder``.
 
     It sees ``environment`` and nothing else. ``limits`` are rlimits by their short names
     (``nofile``, ``as``), and ``uid`` for another user; ``view`` are lines of the trampoline's
-    language: what of the file system it sees. With ``merge``, standard error goes where standard
+    language: what of the file system it sees. The pipe to it holds ``input_size`` bytes where that
+    can be had (0: what pipes hold). With ``merge``, standard error goes where standard
     output goes, and ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be
     called from the main thread: the parent-death signal is bound to the thread that starts the
     child.
     """
     pipes: list[int] = []
     try:
-        for _ in range(2 if merge else 3):
-            pipes += _pipe(pipe_size)
+        for size in (input_size, 0) if merge else (input_size, 0, 0):
+            pipes += _pipe(size)
         inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
         pid = _start(command, folder, environment, limits or {}, view, inner)
     except BaseException:

@@ -16,8 +16,10 @@ from typing import Any, Final, final
 from tidegate.environments import Child, proxies, spawn
 from tidegate.settings import Settings
 
-#: Pipes to a plugin: a burst of output fits, and a line of 64 KiB goes in one write.
-PIPE_SIZE: Final = 256 << 10
+#: The pipe to a plugin: a request of 64 KiB and more goes in one write. The pipes from it are as
+#: they come until it floods (``reading``): a user's pipes are counted by what they could hold,
+#: and beyond 64 MiB in all each new one would hold 8 KiB.
+INPUT_SIZE: Final = 256 << 10
 _PASSED: Final = (
     "LANG", "LC_ALL", "TZ",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
@@ -93,7 +95,7 @@ def start_process(
         environment=plugin_environment(prepared, settings, environ, home),
         limits={**_limits(settings, box.rung), **box.limits},
         view=box.view,
-        pipe_size=PIPE_SIZE,
+        input_size=INPUT_SIZE,
     )
 
 

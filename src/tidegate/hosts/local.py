@@ -39,7 +39,7 @@ from tidegate.link import ServerCall, flush, wait_writable
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import PluginHead
-from tidegate.wire.sessions import Sessions
+from tidegate.wire.sessions import Port, Sessions
 
 log = get_log("hosts")
 
@@ -94,6 +94,7 @@ class LocalInstance:
             break_off=self._break_off,
             target=target,
         )
+        self._dirty: list[Port] = []
         self.sessions = Sessions(
             settings.line_limit, self._talk, on_end=self._session_ended, clean=prepared.scrub
         )
@@ -311,20 +312,24 @@ class LocalInstance:
     # ------------------------------------------------------------------ what the process does
 
     def _read(self) -> None:
-        read_all(self._stdout, self._take)
+        read_all(self._stdout, self._take, self._send)
         if self._child.wait(_EOF_GRACE) is None:
             self.kill("it closed its standard output")
 
     def _take(self, data: bytes) -> None:
         try:
-            dirty = self.sessions.receive(data)
-            if dirty:
-                self._silent_since = 0.0
-                flush(dirty)  # type: ignore[arg-type]
-                wait_writable(dirty)  # type: ignore[arg-type]
+            self._dirty += self.sessions.receive(data)
         except Exception:
             # A defect of ours on some line must not cost all sessions of the process.
             log.exception("output of a plugin not understood", plugin=self.prepared.identifier)
+            self._dirty += self.sessions.unsent()
+
+    def _send(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        if dirty:
+            self._silent_since = 0.0
+            flush(dirty)  # type: ignore[arg-type]
+            wait_writable(dirty)  # type: ignore[arg-type]
 
     def _heard(self) -> None:
         if self.state is State.STARTING:

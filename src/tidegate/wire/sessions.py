@@ -114,6 +114,10 @@ class Sessions:
             port.conclude(error)
         return ports
 
+    def unsent(self) -> list[Port]:
+        """The open ports that hold chunks. For a reader that lost what :meth:`receive` returned."""
+        return [port for port in self.ports.values() if port.buffer]
+
     def receive(self, data: bytes) -> list[Port]:
         """Take what one read gave. Returns the ports whose output changed, each once or twice."""
         dirty: list[Port] = []

@@ -31,7 +31,7 @@ from tidegate.link import ServerCall, flush, wait_writable
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import PluginHead
-from tidegate.wire.sessions import Sessions
+from tidegate.wire.sessions import Port, Sessions
 
 log = get_log("hosts")
 
@@ -71,6 +71,7 @@ class DebugInstance:
             target=target,
         )
         self.sessions = Sessions(settings.line_limit, self._talk, on_end=self._session_ended)
+        self._dirty: list[Port] = []
         budget = settings.tidegate_plugin_backlog
         # A descriptor of its own: reader and writer then wait and close each for itself.
         self._writer = self._talk.writer = Writer(os.dup(sock.fileno()), budget, self._broken)
@@ -101,7 +102,8 @@ class DebugInstance:
         try:
             if first:
                 self._take(first)
-            read_all(_Socket(self._sock), self._take)
+                self._send()
+            read_all(_Socket(self._sock), self._take, self._send)
         except OSError as error:
             log.debug("debugging connection lost", plugin=self.identifier, error=str(error))
         finally:
@@ -230,13 +232,17 @@ class DebugInstance:
 
     def _take(self, data: bytes) -> None:
         try:
-            dirty = self.sessions.receive(data)
-            if dirty:
-                flush(dirty)  # type: ignore[arg-type]
-                wait_writable(dirty)  # type: ignore[arg-type]
+            self._dirty += self.sessions.receive(data)
         except Exception:
             # A defect of ours on some line must not cost all sessions of the connection.
             log.exception("output of a plugin not understood", plugin=self.identifier)
+            self._dirty += self.sessions.unsent()
+
+    def _send(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        if dirty:
+            flush(dirty)  # type: ignore[arg-type]
+            wait_writable(dirty)  # type: ignore[arg-type]
 
     def _broken(self) -> None:
         """The writer noticed first: wake the reader."""
@@ -268,6 +274,11 @@ class _Socket:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor."""
+        return int(self._sock.fileno())
 
     def read(self, size: int) -> bytes:
         """What is there; waits for the first. Empty at the end."""
