@@ -5,9 +5,9 @@ touched by that greenlet only. The link's reader only hands over bytes.
 """
 
 from tidegate.calls.calls import Calls, PluginCall
-from tidegate.calls.failures import PluginFailed, failure_from
+from tidegate.calls.failures import PluginFailed, StreamMisused, failure_from
 from tidegate.calls.output_rules import OutputRules, RuleBook
-from tidegate.calls.stream import COUNTERS, Stream, StreamMisused
+from tidegate.calls.stream import COUNTERS, Stream
 
 __all__ = [
     "COUNTERS",

@@ -19,6 +19,10 @@ class _Error(msgspec.Struct):
     args: Any = None
 
 
+class StreamMisused(RuntimeError):
+    """A second greenlet touched what belongs to a call's one consumer. A bug of ours."""
+
+
 class PluginFailed(CallFailed):
     """The plugin's own error. ``raw`` is its JSON ``{error_type, message, args}``, untouched."""
 

@@ -25,7 +25,7 @@ from typing import Any, Protocol, final
 from gevent import get_hub, getcurrent
 from gevent.hub import Waiter
 
-from tidegate.calls.failures import failure_from
+from tidegate.calls.failures import StreamMisused, failure_from
 from tidegate.calls.output_rules import OutputRules
 from tidegate.calls.spool import Spool
 from tidegate.clock import SYSTEM_CLOCK
@@ -34,10 +34,6 @@ from tidegate.errors import CallFailed, IdleTimeout, SlowConsumer
 from tidegate.telemetry.logs import get_log
 
 log = get_log("calls")
-
-
-class StreamMisused(RuntimeError):
-    """A second greenlet touched what belongs to a call's one consumer. A bug of ours."""
 
 
 class Upstream(Protocol):

@@ -175,3 +175,36 @@ def test_unknown_types_are_protocol_errors(chunk):
     assert passed == []
     assert error is not None
     assert error.error_type == "ProtocolError"
+
+
+TEXT = b'{"type":"text","message":{"text":"{\\"type\\":\\"x\\"}"}}'
+FOREIGN = b'{"type":"texture","message":{}}'
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+def test_a_foreign_type_among_many_chunks_ends_the_call_after_those_before_it(before):
+    chunks = [TEXT] * before + [FOREIGN] + [TEXT] * 3
+    passed, error = OutputRules("a/b", "off", None).apply([TEXT, b"\n".join(chunks), TEXT])
+    assert b"\n".join(passed) == b"\n".join([TEXT] * (before + 1))
+    assert error is not None
+    assert error.error_type == "ProtocolError"
+
+
+def test_a_variable_among_many_chunks_is_collected():
+    body = b"\n".join([TEXT, variable("count", "x"), TEXT])
+    rules = RuleBook(Settings.load({"TIDEGATE_OUTPUT_SCHEMA": "enforce"})).rules(
+        "a/b:1@c", "a/b", "tool", COUNT
+    )
+    assert rules.apply([body]) == ([body], None)
+    with pytest.raises(OutputSchemaViolation):
+        rules.finish()
+
+
+def test_a_body_of_variables_is_collected_whole():
+    body = b"\n".join([variable("count", 1), variable("count", "x")])
+    rules = RuleBook(Settings.load({"TIDEGATE_OUTPUT_SCHEMA": "enforce"})).rules(
+        "a/b:1@c", "a/b", "tool", COUNT
+    )
+    assert rules.apply([body]) == ([body], None)
+    with pytest.raises(OutputSchemaViolation):
+        rules.finish()
