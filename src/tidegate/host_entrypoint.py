@@ -63,7 +63,7 @@ def compose(settings: Settings) -> tuple[Any, Any]:
     """Put the host's rooms together: the plugin host and the server that callers reach it by."""
     from tidegate.environments import Environments
     from tidegate.hosts import PluginHost
-    from tidegate.link.server import LinkServer
+    from tidegate.link import LinkServer
     from tidegate.storage import Database
     from tidegate.storage.blobs import open_blobs
     from tidegate.telemetry.logs import configure_logging

@@ -6,7 +6,9 @@ back to the call's :class:`Sink`.
 """
 
 from tidegate.link.client import ClientCall, LinkClient, Sink
-from tidegate.link.server import Handler, LinkServer, ServerCall, flush, wait_writable
+from tidegate.link.peer import Handler
+from tidegate.link.server import LinkServer
+from tidegate.link.server_call import ServerCall, flush, wait_writable
 
 __all__ = [
     "ClientCall",

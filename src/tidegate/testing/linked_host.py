@@ -22,8 +22,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from tidegate.ids import plugin_id_of
-from tidegate.link import LinkServer
-from tidegate.link.server import ServerCall
+from tidegate.link import LinkServer, ServerCall
 from tidegate.runtime import home
 from tidegate.settings import Settings
 from tidegate.wire.heads import HostHead

@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from tidegate.errors import HostLost, StartRefused
 from tidegate.link import LinkClient, LinkServer, handshake, wait_writable
-from tidegate.link.server import STALLED
+from tidegate.link.server_call import STALLED
 from tidegate.wire.frames import Kind, encode
 from tidegate.wire.heads import HostHead, PluginHead, encode_open
 from tidegate.wire.pieces import whole
