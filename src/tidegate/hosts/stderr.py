@@ -6,14 +6,34 @@ from typing import Final, final
 
 import gevent
 
+from tidegate.clock import SYSTEM_CLOCK, Clock
 from tidegate.environments import ReadEnd
 from tidegate.hosts.plugin_log import PluginLog
 
 _READ: Final = 64 << 10
 _KEPT: Final = 64 << 10
 _PARTIAL: Final = 8 << 10
-#: Pause after a full read: holds a flood to some 12 MB/s without a line being lost by others.
-_FLOOD_PAUSE: Final = 0.005
+#: What goes on without end is read at this rate, so that it does not take the host's time.
+_RATE: Final = 12 << 20
+#: What may come at once: a plugin on gevent stands still while it writes, and all its calls with it.
+_BURST: Final = 32 << 20
+
+
+@final
+class Allowance:
+    """How much may be read before the reader has to rest: a bucket that fills at ``_RATE``."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._left = float(_BURST)
+        self._counted_at = clock.monotonic()
+
+    def spend(self, size: int) -> float:
+        """Seconds to rest after a read of ``size`` bytes; 0 while the burst is not used up."""
+        now = self._clock.monotonic()
+        self._left = min(_BURST, self._left + (now - self._counted_at) * _RATE) - size
+        self._counted_at = now
+        return max(0.0, -self._left / _RATE)
 
 
 @final
@@ -25,6 +45,7 @@ class StandardError:
         self._log = log
         self._tail = bytearray()
         self._partial = b""
+        self._allowance = Allowance()
         self.bytes = 0
 
     def drain(self) -> None:
@@ -35,8 +56,9 @@ class StandardError:
             if len(self._tail) > _KEPT:
                 del self._tail[:-_KEPT]
             self._report(data)
-            if len(data) == _READ:
-                gevent.sleep(_FLOOD_PAUSE)
+            rest = self._allowance.spend(len(data))
+            if rest or len(data) == _READ:
+                gevent.sleep(rest)
         if self._partial:
             self._log.write("stderr", self._partial)
 

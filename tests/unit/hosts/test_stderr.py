@@ -9,7 +9,8 @@ from gevent import monkey
 
 from tidegate.environments import ReadEnd
 from tidegate.hosts.plugin_log import PluginLog
-from tidegate.hosts.stderr import StandardError
+from tidegate.hosts.stderr import Allowance, StandardError
+from tidegate.testing.clocks import HandClock
 
 close_now = monkey.get_original("os", "close")
 
@@ -51,3 +52,16 @@ def test_a_tail_that_fits_is_kept_whole_and_a_line_without_end_is_cut(written):
     assert written(b"x" * 10_000).tail(30, 100) == b"x" * 100
     assert written(b"aaaa\nbbb").tail(30, 3) == b"bbb"
     assert written(b"").tail(30, 100) == b""
+
+
+def test_a_burst_is_read_without_a_rest_and_a_flood_at_a_bounded_rate():
+    clock = HandClock()
+    allowance = Allowance(clock)
+    assert sum(allowance.spend(64 << 10) for _ in range(100)) == 0, "6 MiB at once"
+    read, begun = 0, clock.monotonic()
+    while clock.monotonic() - begun < 60:
+        clock.pass_time(allowance.spend(64 << 10) or 0.0001)
+        read += 64 << 10
+    assert 60 * 11 < read / (1 << 20) < 60 * 13 + 32
+    clock.pass_time(10)
+    assert allowance.spend(16 << 20) == 0, "a plugin that was quiet may burst again"
