@@ -15,7 +15,7 @@ _KEPT: Final = 64 << 10
 _PARTIAL: Final = 8 << 10
 #: What goes on without end is read at this rate, so that it does not take the host's time.
 _RATE: Final = 12 << 20
-#: What may come at once: a plugin on gevent stands still while it writes, and all its calls with it.
+#: What may come at once: a plugin on gevent stands still while it writes, all its calls with it.
 _BURST: Final = 32 << 20
 
 
