@@ -56,6 +56,7 @@ class Settings:
     tidegate_grace: float = _setting(
         30.0, "Seconds that running streams get when a role is told to stop.", least=0
     )
+    tidegate_client_silence: float = _setting(60.0, "Seconds until a mute client is gone.", least=4)
     tidegate_reload: bool = _setting(False, "api reloads when its source changes (development).")
     tidegate_max_body: int = _setting(256 << 20, "Largest request body in bytes.", least=1)
     tidegate_body_timeout: float = _setting(60.0, "Seconds in which a body must arrive.", least=0.1)

@@ -73,7 +73,7 @@ def application_for(services: Services, drain: Drain) -> Application:
     """The application on rooms that exist already; for tests that bring their own."""
     settings = services.settings
     load = Load()
-    streams = OpenStreams(drain)
+    streams = OpenStreams(drain, settings.tidegate_client_silence)
     dispatcher = Dispatcher(services)
     live = LiveDoor(settings, dispatcher, streams, drain)
     openapi = OpenApiDoor()

@@ -19,7 +19,8 @@ from typing import Any, Final, final
 from gevent import get_hub, sleep
 
 from tidegate.api.memory import Peak
-from tidegate.api.transmit import hang_up, head, send_all
+from tidegate.api.silence import Silences
+from tidegate.api.transmit import CHUNKED, hang_up, head, send_all
 from tidegate.api.watch import ClientWatch, LateWatches
 from tidegate.doors.routes import AnswerHead, Outcome, Response, StreamResponse
 from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ServerStopping
@@ -30,7 +31,6 @@ from tidegate.wire.sse import LAST_CHUNK, chunked
 _GATHER: Final = 1 << 16
 #: More than this is not formatted and sent at a stretch: other streams wait meanwhile.
 _SLICE: Final = 1 << 20
-_CHUNKED: Final = ("Transfer-Encoding", "chunked")
 _CLOSE: Final = ("Connection", "close")
 _TIMEOUTS: Final = (DeadlineExceeded, IdleTimeout)
 
@@ -48,7 +48,8 @@ class OpenStreams:
     still runs is aborted with ServerStopping, and its own greenlet says so to the client.
     """
 
-    def __init__(self, drain: Drain) -> None:
+    def __init__(self, drain: Drain, silence: float = 60.0) -> None:
+        """``silence``: TIDEGATE_CLIENT_SILENCE, seconds after which a mute client is gone."""
         self._drain = drain
         self._streams: set[Any] = set()
         self._timer: Any = None
@@ -56,6 +57,7 @@ class OpenStreams:
         self._idle: set[Any] = set()
         self._peak = Peak()
         self.watches = LateWatches()
+        self.silences = Silences(silence)
         drain.on_begin(self._begun)
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class SocketStream:
 
     __slots__ = (
         "_answer", "_chunked", "_closing", "_gone", "_head_sent", "_own_head", "_sock",
-        "_streams", "_watch", "_whole",
+        "_streams", "_watch", "_whole", "kept",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +134,8 @@ class SocketStream:
         self._whole = False
         self._gone = False
         self._watch: ClientWatch | None = None
+        #: After :meth:`run`: whether the connection may carry another request.
+        self.kept = True
 
     def run(self) -> Response | int:
         """Write everything; the status that was sent, or a plain answer for the caller to send.
@@ -150,6 +154,7 @@ class SocketStream:
             outcome, plain, self._gone = Outcome.CLIENT_LEFT, None, True
         finally:
             self._streams.watches.discard(self)
+            self._streams.silences.discard(self)
             if self._watch is not None:
                 self._watch.stop()
                 self._watch = None  # it knows this stream: left alone, both wait for a collection
@@ -234,14 +239,20 @@ class SocketStream:
         if own is None:
             own = AnswerHead(200, (("Content-Type", self._answer.content_type),))
         status, headers = own.status, headers_of(own)
-        chunks = (_CHUNKED,) if self._chunked else ()
+        chunks = (CHUNKED,) if self._chunked else ()
         return head(status, (*headers, *chunks, _CLOSE) if self._closing else (*headers, *chunks))
 
     def watch(self) -> None:
-        """The stream is not young any more: notice when its client leaves."""
-        self._watch = ClientWatch(self._sock, self._left)
+        """The stream is not young any more: notice when its client leaves or falls silent."""
+        self._watch = ClientWatch(self._sock, self.left)
+        self._streams.silences.add(self)
 
-    def _left(self) -> None:
+    @property
+    def socket(self) -> Any:
+        """The client's connection."""
+        return self._sock
+
+    def left(self) -> None:
         """In the event loop: the client is gone. Ends the call and wakes a write that waits."""
         self._gone = True
         self._answer.source.close()
@@ -255,6 +266,7 @@ class SocketStream:
         cut = self._head_sent and not self._whole
         over = cut or self._closing or self._streams.draining
         if self._gone or (over and plain is None):
+            self.kept = False
             hang_up(self._sock)
         else:
             self._sock.settimeout(None)

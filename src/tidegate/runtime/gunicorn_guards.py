@@ -22,6 +22,7 @@ from gevent import events
 from tidegate.errors import PatchRefused
 from tidegate.runtime import boot, fingerprint, launcher
 from tidegate.runtime.home import prepare_home
+from tidegate.runtime.keepalive import keep_alive
 from tidegate.runtime.limits import most_connections, raise_open_files
 from tidegate.settings import Settings
 
@@ -94,6 +95,8 @@ def boot_worker(worker: Any, settings: Settings) -> None:
         workers=worker.cfg.workers,
         reload=bool(worker.cfg.reload),
     )
+    for listener in worker.sockets:
+        keep_alive(listener, settings.tidegate_client_silence)
     grace = RELOAD_GRACE if worker.cfg.reload else settings.tidegate_grace
     _spawn_watcher(worker, min(grace, settings.tidegate_grace))
 
