@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import msgspec
-from jsonschema import exceptions, validators
+from jsonschema import validators
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7
+
+from tidegate.calls.bounded_validation import TooCostly, first_violation
 
 #: Limits of a schema; beyond them it counts as one that does not compile.
 MAX_BYTES: Final = 256 << 10
@@ -37,36 +39,50 @@ class SchemaInvalid:
 class CompiledSchema:
     """A schema that is ready to check collected variables."""
 
-    __slots__ = ("_validator",)
+    __slots__ = ("_draft", "_schema")
 
-    def __init__(self, validator: Validator) -> None:
-        self._validator = validator
+    def __init__(self, draft: type[Validator], schema: dict[str, Any]) -> None:
+        self._draft = draft
+        self._schema = schema
 
     def violation(self, variables: dict[str, Any]) -> tuple[str, str] | None:
-        """(JSON path, reason) of the first violation in document order, or None."""
+        """(JSON path, reason) of the first violation in document order, or None.
+
+        Lets other greenlets run; its cost is bounded.
+        """
         try:
-            error = exceptions.best_match(self._validator.iter_errors(variables))
+            error = first_violation(self._draft, self._schema, variables, registry=_REGISTRY)
         except Unresolvable as missing:
             return "$", f"output_schema refers to {missing.ref!r}, which it does not hold"
         except RecursionError:
             return "$", "output_schema refers to itself without end"
+        except TooCostly as cost:
+            return "$", f"output_schema is too costly to check: {cost}"
         if error is None:
             return None
         return error.json_path, error.message[:500]
 
 
 def compile_schema(schema: object) -> CompiledSchema | SchemaInvalid:
-    """Check and compile one schema. Never raises."""
+    """Check and compile one schema. Never raises. Lets other greenlets run; its cost is bounded."""
     if not isinstance(schema, dict):
         return SchemaInvalid("it is no object")
     if len(msgspec.json.encode(schema)) > MAX_BYTES or _depth(schema) > MAX_DEPTH:
         return SchemaInvalid(f"it is over {MAX_BYTES} bytes or {MAX_DEPTH} levels")
-    cls = validators.validator_for(schema, default=validators.Draft7Validator)
+    draft = validators.validator_for(schema, default=validators.Draft7Validator)
+    meta = validators.validator_for(draft.META_SCHEMA, default=draft)
     try:
-        cls.check_schema(schema)
-    except exceptions.SchemaError as error:
+        error = first_violation(
+            meta, dict(draft.META_SCHEMA), schema, format_checker=draft.FORMAT_CHECKER
+        )
+    except TooCostly as cost:
+        return SchemaInvalid(f"it is too costly to check: {cost}")
+    if error is not None:
         return SchemaInvalid(f"{error.json_path}: {error.message[:300]}")
-    return CompiledSchema(cls(schema, registry=_REGISTRY))
+    if _holds(schema, "unevaluatedProperties") and _holds(schema, "patternProperties"):
+        # jsonschema matches those patterns by itself, without a limit of time.
+        return SchemaInvalid("unevaluatedProperties beside patternProperties is not supported")
+    return CompiledSchema(draft, schema)
 
 
 @final
@@ -100,6 +116,12 @@ def _depth(value: object) -> int:
         if isinstance(children, Iterable) and not isinstance(children, str):
             todo += [(child, level + 1) for child in children]
     return deepest
+
+
+def _holds(value: object, keyword: str) -> bool:
+    if isinstance(value, dict):
+        return keyword in value or any(_holds(item, keyword) for item in value.values())
+    return isinstance(value, list) and any(_holds(item, keyword) for item in value)
 
 
 def _elsewhere(uri: str) -> Resource[Any]:
