@@ -35,7 +35,7 @@ from tidegate.doors.routes import (
     Takeover,
 )
 from tidegate.errors import InternalFailure, Stopping, TidegateError, TooManyRequests
-from tidegate.runtime.limits import most_dispatched
+from tidegate.runtime.limits import bound_by, most_dispatched
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
 from tidegate.telemetry.access import AccessLog
@@ -74,6 +74,7 @@ class Application:
         self._settings = settings
         self._streams = streams
         self._load = load
+        self._bound_by = bound_by(settings)
         self._keys = Keys(settings)
         self._most_dispatched = most_dispatched(settings)
         self._access = AccessLog(settings)
@@ -149,7 +150,7 @@ class Application:
         if route.kind is Kind.STREAM and self._load.dispatching > self._most_dispatched:
             metrics.REQUESTS_REFUSED.labels("overload").inc()
             raise TooManyRequests(
-                f"{self._most_dispatched} calls run already (SERVER_WORKER_CONNECTIONS)",
+                f"{self._most_dispatched} calls run already ({self._bound_by})",
                 retry_after=_RETRY_AFTER,
             )
 

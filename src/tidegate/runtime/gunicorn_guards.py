@@ -23,7 +23,7 @@ from tidegate.errors import PatchRefused
 from tidegate.runtime import boot, fingerprint, launcher
 from tidegate.runtime.home import prepare_home
 from tidegate.runtime.keepalive import keep_alive
-from tidegate.runtime.limits import most_connections, raise_open_files
+from tidegate.runtime.limits import OWN_FILES, most_connections, raise_open_files
 from tidegate.settings import Settings
 
 COMMAND = "tidegate api"
@@ -33,8 +33,6 @@ HALT = 3
 RELOAD_GRACE = 1.0
 # From the worker's notice of SIGTERM (its loop turns once a second) to its last look at its pool.
 _LOOP = 2
-# Files of a worker beside its connections.
-_OWN_FILES = 256
 
 
 def settings_or_exit() -> Settings:
@@ -44,7 +42,7 @@ def settings_or_exit() -> Settings:
         launcher.require_installed("api")
         settings = prepare_home(os.environ)
         raise_open_files(
-            settings.server_worker_connections + _OWN_FILES, "SERVER_WORKER_CONNECTIONS"
+            settings.server_worker_connections + OWN_FILES, "SERVER_WORKER_CONNECTIONS"
         )
         return settings
     raise AssertionError("unreachable")

@@ -19,18 +19,48 @@ _ENOUGH = 1 << 18
 _LEAST_RESERVE = 1000
 #: Connections on which to refuse what is too much, and to answer everything but dispatch.
 _ALWAYS_FREE = 64
+#: Files of an api process that are no connections of clients: database, link, spools, logs.
+OWN_FILES = 256
 
 
-def most_dispatched(settings: Settings) -> int:
+def most_dispatched(settings: Settings, files: int | None = None) -> int:
     """Dispatch requests that one api process serves at once: SERVER_WORKER_CONNECTIONS and a
-    reserve for the requests that those may lead to."""
+    reserve for the requests that those may lead to; fewer where ``files`` (what this process may
+    open) are not enough. What comes on top is refused: without a file it could only be left
+    unanswered (T-R1)."""
+    return min(_wanted(settings), _room(files))
+
+
+def most_connections(settings: Settings, files: int | None = None) -> int:
+    """Connections that one api process accepts."""
+    return most_dispatched(settings, files) + _always_free(_files(files))
+
+
+def bound_by(settings: Settings) -> str:
+    """What to raise where :func:`most_dispatched` is too few."""
+    enough = _wanted(settings) <= _room(None)
+    return "SERVER_WORKER_CONNECTIONS" if enough else "open files: ulimit -n, LimitNOFILE"
+
+
+def _wanted(settings: Settings) -> int:
     runs = settings.server_worker_connections
     return runs + max(runs, _LEAST_RESERVE)
 
 
-def most_connections(settings: Settings) -> int:
-    """Connections that one api process accepts."""
-    return most_dispatched(settings) + _ALWAYS_FREE
+def _room(files: int | None) -> int:
+    most = _files(files)
+    return max(1, most - min(OWN_FILES, most // 4) - _always_free(most))
+
+
+def _always_free(files: int) -> int:
+    return min(_ALWAYS_FREE, files // 8)
+
+
+def _files(files: int | None) -> int:
+    if files is not None:
+        return files
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_open_files(wanted: int, setting: str) -> None:

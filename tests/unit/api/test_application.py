@@ -196,5 +196,14 @@ def test_R24_there_is_room_for_as_many_requests_as_the_runs_may_lead_to(
     runs: int, dispatched: int
 ) -> None:
     settings = Settings.load({"SERVER_WORKER_CONNECTIONS": str(runs)})
-    assert most_dispatched(settings) == dispatched
-    assert most_connections(settings) > dispatched
+    assert most_dispatched(settings, 1 << 18) == dispatched
+    assert most_connections(settings, 1 << 18) > dispatched
+
+
+@pytest.mark.parametrize(("files", "dispatched"), [(256, 160), (1024, 704), (8, 5)])
+def test_T_R1_there_is_no_more_room_than_files_and_some_to_refuse_on(
+    files: int, dispatched: int
+) -> None:
+    settings = Settings.load({"SERVER_WORKER_CONNECTIONS": "5000"})
+    assert most_dispatched(settings, files) == dispatched
+    assert dispatched < most_connections(settings, files) < files
