@@ -526,10 +526,28 @@ def test_D_25_a_body_over_the_limit_is_413_and_never_cut(
         envelope = opened(json.loads(answer.read()))
         connection.close()
         assert answer.status == 413
+        assert answer.getheader("Transfer-Encoding") == "chunked"
+        assert answer.getheader("Connection") == "close"
         assert error_of(envelope)[:2] == (-400, "PluginDaemonBadRequestError")
         assert not [call for call in door.host.calls if isinstance(call.head, PluginHead)]
         plugin.chunks = [part("ok")]
         assert door.call("POST", f"/e/{hook}/x", body=b"x" * 1000, key="")[1] == b"ok"
+
+
+def test_a_client_of_http_1_0_gets_its_413_without_chunks(
+    tmp_path, dify: Dify, plugin: Scripted
+) -> None:
+    environ = {"DIFY_INNER_API_URL": dify.url, "TIDEGATE_WEBHOOK_BODY": "10"}
+    with world(tmp_path, {"acme/hooked": plugin}, **environ) as door:
+        door.install(HOOKED, DECLARATION)
+        with socket.create_connection(door.address, timeout=10) as sock:
+            text = f"POST /e/{hook_of(door)}/x HTTP/1.0\r\nContent-Length: 11\r\n\r\n"
+            sock.sendall(text.encode() + b"x" * 11)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"413" in head.splitlines()[0]
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body)["code"] == -400
 
 
 def test_an_unknown_hook_and_a_disabled_endpoint(door: World) -> None:

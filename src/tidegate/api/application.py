@@ -10,7 +10,7 @@ gunicorn then writes no access line of its own, so this room writes one for ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Final, cast, final
@@ -21,13 +21,13 @@ from gunicorn.workers.base_async import ALREADY_HANDLED
 from tidegate.api.body import RequestBody, ServedBody, WholeBody
 from tidegate.api.following import FollowingRequests, may_follow
 from tidegate.api.keys import Keys
+from tidegate.api.record import Record, StartResponse
 from tidegate.api.streaming import OpenStreams, SocketStream, headers_of, iterate
-from tidegate.api.transmit import answer_on, hang_up, status_line
+from tidegate.api.transmit import answer_on, hang_up
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (
     Answer,
     Kind,
-    Request,
     Response,
     Route,
     RouteTable,
@@ -42,8 +42,6 @@ from tidegate.telemetry.access import AccessLog
 from tidegate.telemetry.logs import get_log
 
 log = get_log("api")
-
-type StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 #: Endpoint label of requests that no route serves.
 UNKNOWN: Final = "unknown"
@@ -74,9 +72,9 @@ class Application:
         self._settings = settings
         self._streams = streams
         self._load = load
-        self._bound_by = bound_by(settings)
         self._keys = Keys(settings)
         self._most_dispatched = most_dispatched(settings)
+        self._bound_by = bound_by(settings)
         self._access = AccessLog(settings)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -86,53 +84,62 @@ class Application:
             limit=self._settings.tidegate_max_body,
             seconds=self._settings.tidegate_body_timeout,
         )
-        route, answer = self._exchange(environ, start_response, body)
-        streamed = route is not None and route.kind is Kind.STREAM and answer is ALREADY_HANDLED
-        if streamed and may_follow(environ):
-            self._follow(environ)
+        record = self._record(environ, start_response)
+        answer = self._exchange(record, body)
+        streamed = record.route is not None and record.route.kind is Kind.STREAM
+        kept = record.kept
+        if streamed and kept and answer is ALREADY_HANDLED and may_follow(environ):
+            kept = self._follow(environ)
+        if not kept:
+            # The connection was ended, but bytes may still lie in it: a request that came with
+            # the last one. It must not run, since nobody can hear its answer. This is how
+            # gunicorn is told to leave a connection.
+            raise StopIteration
         return answer
 
-    def _follow(self, environ: dict[str, Any]) -> None:
+    def _follow(self, environ: dict[str, Any]) -> bool:
+        """Serve what follows; whether the connection is gunicorn's again."""
         following = FollowingRequests(environ, self.table, self._settings.tidegate_max_body)
         sock = environ["gunicorn.socket"]
-        while not self._streams.draining:
+        kept = True
+        while kept and not self._streams.draining:
             with self._streams.idle(sock):
                 found = following.wait()
             if found is None:
-                return
-            self._exchange(found[0], None, WholeBody(found[1]))
+                break
+            record = self._record(found[0], None)
+            self._exchange(record, WholeBody(found[1]))
+            kept = record.kept
+        return kept
 
-    def _exchange(
-        self, environ: dict[str, Any], start_response: StartResponse | None, body: ServedBody
-    ) -> tuple[Route | None, Iterable[bytes]]:
-        """(what served it, what gunicorn gets)."""
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+    def _record(self, environ: dict[str, Any], start_response: StartResponse | None) -> Record:
+        path = environ["PATH_INFO"]
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-        found = self.table.find(method, path)
-        route = found[0] if found is not None else None
-        record = _Record(self, environ, method, path, route, start_response)
-        if found is None:
-            return None, self._plain(self._not_found(environ, method, path), record)
-        streams = found[0].kind is Kind.STREAM
+        found = self.table.find(environ["REQUEST_METHOD"], path)
+        return Record(self.count, environ, path, found, start_response)
+
+    def _exchange(self, record: Record, body: ServedBody) -> Iterable[bytes]:
+        """Answer one request; what gunicorn gets."""
+        route = record.route
+        if route is None:
+            return self._plain(self._not_found(record), record)
+        streams = route.kind is Kind.STREAM
         self._load.requests += 1
         self._load.dispatching += streams
         try:
-            answer = self._answer(found[0], found[1], record, body)
-            return route, self._deliver(answer, record)
+            return self._deliver(self._answer(route, record, body), record)
         finally:
             self._load.requests -= 1
             self._load.dispatching -= streams
 
     # ------------------------------------------------------------------ answering
 
-    def _answer(
-        self, route: Route, params: dict[str, str], record: _Record, body: ServedBody
-    ) -> Answer:
+    def _answer(self, route: Route, record: Record, body: ServedBody) -> Answer:
         """What the handler says, or the envelope of what went wrong. The error boundary."""
         try:
             self._admit(route, record.environ)
-            return route.handler(Request(record.environ, record.method, record.path, params, body))
+            return route.handler(record.request(body))
         except Stopping as error:
             return replace(failure(error), close=True)
         except TidegateError as error:
@@ -154,18 +161,19 @@ class Application:
                 retry_after=_RETRY_AFTER,
             )
 
-    def _not_found(self, environ: dict[str, Any], method: str, path: str) -> Response:
+    def _not_found(self, record: Record) -> Response:
         """404, or the way to the path with one slash more or less where that is a route."""
+        method, path = record.method, record.path
         other = path[:-1] if path.endswith("/") else path + "/"
         if self.table.find(method, other) is None:
             return NOT_FOUND
-        query = environ.get("QUERY_STRING", "")
+        query = record.environ.get("QUERY_STRING", "")
         target = quote(other) + ("?" + query if query else "")
         return Response(301 if method == "GET" else 307, b"", headers=(("Location", target),))
 
     # ------------------------------------------------------------------ delivering
 
-    def _deliver(self, answer: Answer, record: _Record) -> Iterable[bytes]:
+    def _deliver(self, answer: Answer, record: Record) -> Iterable[bytes]:
         if isinstance(answer, Response):
             if "HTTP_UPGRADE" in record.environ or self._streams.draining:
                 # a proxy may take the connection of an upgrade for a tunnel: nothing follows on it
@@ -176,22 +184,28 @@ class Application:
             return self._take_over(answer, sock, record)
         if sock is None:
             return self._iterated(answer, record)
+        return self._stream(answer, sock, record)
+
+    def _stream(self, answer: StreamResponse, sock: Any, record: Record) -> Iterable[bytes]:
+        stream = SocketStream(record.environ, answer, self._streams)
         try:
-            sent = SocketStream(record.environ, answer, self._streams).run()
+            sent = stream.run()
         except Exception:
             log.exception("stream failed", method=record.method, path=record.path)
             hang_up(sock)
-            sent = 500
+            sent, stream.kept = 500, False
         if isinstance(sent, Response):
             return self._plain(sent, record)
+        record.kept = stream.kept
         record.done(sent)
         return handled()
 
-    def _plain(self, answer: Response, record: _Record) -> Iterable[bytes]:
+    def _plain(self, answer: Response, record: Record) -> Iterable[bytes]:
         if record.start_response is None or answer.close:
             sock = own_socket(record.environ)
             if sock is not None:
-                answer_on(sock, answer)
+                answer_on(sock, answer, chunks=record.chunks)
+                record.kept = not answer.close
                 record.done(answer.status)
                 return handled()
         headers = [
@@ -203,7 +217,7 @@ class Application:
         record.done(answer.status)
         return () if record.method == "HEAD" else (answer.body,)
 
-    def _take_over(self, answer: Takeover, sock: Any, record: _Record) -> Iterable[bytes]:
+    def _take_over(self, answer: Takeover, sock: Any, record: Record) -> Iterable[bytes]:
         if sock is None:
             refusal = InternalFailure("this connection cannot be upgraded: plain HTTP/1.1 only")
             return self._plain(failure(refusal), record)
@@ -213,10 +227,11 @@ class Application:
             log.exception("connection failed", method=record.method, path=record.path)
         finally:
             hang_up(sock)
+            record.kept = False
             record.done(101)
         return handled()
 
-    def _iterated(self, answer: StreamResponse, record: _Record) -> Iterable[bytes]:
+    def _iterated(self, answer: StreamResponse, record: Record) -> Iterable[bytes]:
         def begin(plain: Response | None) -> None:
             status, headers = 200, [("Content-Type", answer.content_type)]
             if plain is not None:
@@ -231,7 +246,7 @@ class Application:
 
     # ------------------------------------------------------------------ afterwards
 
-    def count(self, record: _Record, status: int) -> None:
+    def count(self, record: Record, status: int) -> None:
         """Metrics and the access line of one request. Called once, when its answer is sent."""
         seconds = monotonic() - record.began
         endpoint = record.route.pattern if record.route is not None else UNKNOWN
@@ -241,39 +256,6 @@ class Application:
         if record.path != HEALTH_PATH or self._settings.health_api_log_enabled:
             client = record.environ.get("REMOTE_ADDR", "")
             self._access.write(record.method, record.path, status, seconds, client)
-
-
-@final
-class _Record:
-    """One request on its way through the application: what is needed to answer and count it."""
-
-    __slots__ = ("_application", "began", "environ", "method", "path", "route", "start_response")
-
-    def __init__(
-        self,
-        application: Application,
-        environ: dict[str, Any],
-        method: str,
-        path: str,
-        route: Route | None,
-        start_response: StartResponse | None,
-    ) -> None:
-        self._application = application
-        self.began = monotonic()
-        self.environ = environ
-        self.method = method
-        self.path = path
-        self.route = route
-        self.start_response = start_response
-
-    def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
-        """Status and headers, by way of WSGI."""
-        if self.start_response is not None:
-            self.start_response(status_line(status), headers)
-
-    def done(self, status: int) -> None:
-        """The answer is sent, as far as this room can know."""
-        self._application.count(self, status)
 
 
 def own_socket(environ: dict[str, Any]) -> Any:

@@ -9,13 +9,15 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from tidegate.doors.routes import Response
+from tidegate.wire.sse import LAST_CHUNK, chunked
 
 #: Below this, joining is cheaper than handing the kernel many pieces.
 JOIN_BELOW: Final = 1 << 16
 _PIECES: Final = 512
+CHUNKED: Final = ("Transfer-Encoding", "chunked")
 #: How long and how far a refused body is read on, so that the client sees the answer first.
 _LINGER_SECONDS: Final = 1.0
-_LINGER_BYTES: Final = 1 << 20
+_LINGER_BYTES: Final = 16 << 20
 
 
 def send_all(sock: Any, pieces: list[bytes]) -> None:
@@ -71,22 +73,25 @@ _heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
 _heads_of = [0]
 
 
-def answer_on(sock: Any, answer: Response) -> None:
+def answer_on(sock: Any, answer: Response, *, chunks: bool = True) -> None:
     """Send a whole answer on the socket itself, and end the connection where it says so.
 
     That is where nothing more can be read from it: the body was refused, or the process stops.
     Closing with unread bytes would reset the connection and destroy the answer, so a little of
-    what still comes is read away.
+    what still comes is read away. ``chunks``: whether the client understands them.
     """
+    framing, pieces = ("Content-Length", str(len(answer.body))), [answer.body]
+    if answer.chunked and chunks:
+        framing, pieces = CHUNKED, [*chunked(pieces), LAST_CHUNK]
     headers = (
         ("Content-Type", answer.content_type),
-        ("Content-Length", str(len(answer.body))),
+        framing,
         *((("Connection", "close"),) if answer.close else ()),
         *answer.headers,
     )
     try:
         sock.settimeout(_LINGER_SECONDS)
-        send_all(sock, [head(answer.status, headers), answer.body])
+        send_all(sock, [head(answer.status, headers), *pieces])
         if answer.close:
             _read_away(sock)
     except OSError:

@@ -72,13 +72,18 @@ class Request:
 @final
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer. ``close`` ends the connection after it."""
+    """A whole answer. ``close`` ends the connection after it.
+
+    ``chunked``: sent in one chunk instead of with a length, where the client speaks HTTP/1.1.
+    Only together with ``close``.
+    """
 
     status: int
     body: bytes
     content_type: str = JSON_TYPE
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    chunked: bool = False
 
 
 class Outcome(enum.StrEnum):

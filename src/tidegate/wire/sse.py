@@ -59,9 +59,9 @@ def chunked(pieces: list[bytes]) -> list[bytes]:
     """The pieces as one chunk of HTTP/1.1's chunked coding."""
     if len(pieces) == 1:
         piece = pieces[0]
-        return [b"%X\r\n%b\r\n" % (len(piece), piece)]
+        return [b"%x\r\n%b\r\n" % (len(piece), piece)]
     size = sum(map(len, pieces))
-    return [b"%X\r\n" % size, *pieces, b"\r\n"]
+    return [b"%x\r\n" % size, *pieces, b"\r\n"]
 
 
 LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from tests.unit.api.conftest import HEAD, request
 from tests.unit.api.test_streaming import CHUNK, EVENT, new_stream
@@ -180,3 +181,32 @@ def test_without_the_parser_in_c_gunicorn_reads_everything(
     for _ in range(3):
         stream_once(harness, client)
     assert looked_at == []
+
+
+class Broken:
+    """A source that makes the server's own mistake, once it is let go."""
+
+    ready = False
+
+    def __init__(self) -> None:
+        self.taking, self.let_go = Event(), Event()
+
+    def take(self) -> list[bytes]:
+        self.taking.set()
+        self.let_go.wait(10)
+        raise RuntimeError("no stream does this")
+
+    def close(self) -> None: ...
+
+
+def test_T_S16_nothing_runs_on_a_connection_that_was_ended(harness, connect, looked_at) -> None:
+    """What was sent behind a request whose stream broke: nobody could hear its answer."""
+    broken = harness.source = Broken()
+    client = connect()
+    client.send(STREAM)
+    broken.taking.wait(10)
+    client.send(STREAM)  # lies in the socket when the connection is ended
+    broken.let_go.set()
+    assert client.rest() == b""
+    assert looked_at == []
+    assert len(harness.outcomes) == 1

@@ -8,6 +8,7 @@ result goes out as it comes, and all of them do (D-26).
 from __future__ import annotations
 
 import binascii
+from dataclasses import replace
 from typing import Annotated, Any, Final, final
 
 import msgspec
@@ -70,9 +71,9 @@ class Webhooks:
         try:
             body = self._body(request)
         except BodyTooLarge as error:
-            # what was not read stands before the next request on this connection
-            refusal = failure(error)
-            return Response(refusal.status, refusal.body, close=True)
+            # What was not read stands before the next request on this connection. Chunked, as
+            # every answer to a request with a body is on this route: callers read it so.
+            return replace(failure(error), close=True, chunked=True)
         raw = raw_request(_hook(request, hook_id, body))
         settings = self._settings(endpoint, known)
         data = msgspec.json.encode({"raw_http_request": raw.hex(), "settings": settings})
