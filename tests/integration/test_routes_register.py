@@ -146,3 +146,14 @@ def test_D_15_a_task_stays_while_a_plugin_of_it_is_not_done(door: World) -> None
         )
     _, envelope = door.envelope("GET", f"management/install/tasks/{task.id}")
     assert envelope["data"]["status"] == "running"
+
+
+def test_D_19_what_is_no_id_is_refused_and_an_unknown_one_is_gone(door: World) -> None:
+    def uninstalled(text: str) -> dict[str, Any]:
+        body = {"plugin_installation_id": text}
+        status, envelope = door.envelope("POST", "management/uninstall", json_body=body)
+        assert status == 200
+        return envelope
+
+    assert uninstalled("nope")["code"] == -400
+    assert uninstalled("0198c5d2-0000-7000-8000-000000000000")["data"] is True

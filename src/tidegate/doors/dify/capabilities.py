@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from tidegate.doors.binding import PageForm, bind
 from tidegate.doors.dify import forms
+from tidegate.doors.dify.times import Times
 from tidegate.doors.envelope import encode, success, success_bytes
 from tidegate.doors.routes import Request, Response
 from tidegate.doors.services import Services
@@ -27,6 +28,7 @@ class Capabilities:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._ready = services.catalogue.remember
+        self._times = Times(services.settings)
 
     def page(self, kind: str, request: Request) -> Response:
         """A page of the tenant's providers of one kind, newest first."""
@@ -36,7 +38,7 @@ class Capabilities:
         def make() -> bytes:
             with self._services.database.read() as conn:
                 found = capabilities.page(conn, tenant, kind, form.offset, form.page_size)
-            return encode([_provider(one) for one in found])
+            return encode([_provider(one, self._times) for one in found])
 
         return success_bytes(self._ready((kind, tenant, form.page, form.page_size), make))
 
@@ -50,7 +52,7 @@ class Capabilities:
                 found = capabilities.find(conn, tenant, kind, form.plugin_id, form.provider)
             if found is None:
                 raise PluginNotFound("plugin not found")
-            return encode(_provider(found))
+            return encode(_provider(found, self._times))
 
         key = (kind, tenant, form.plugin_id, form.provider)
         return success_bytes(self._ready(key, make))
@@ -74,11 +76,10 @@ class Capabilities:
             return success(capabilities.tool_exists(conn, request.params["tenant_id"], asked))
 
 
-def _provider(one: Capability) -> dict[str, Any]:
+def _provider(one: Capability, times: Times) -> dict[str, Any]:
     shown = {
         "id": one.id,
-        "created_at": one.created_at,
-        "updated_at": one.updated_at,
+        **times.of(one),
         "tenant_id": one.tenant,
         "provider": one.provider,
         "plugin_unique_identifier": one.identifier,

@@ -17,6 +17,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.doors.binding import bind
 from tidegate.doors.dify import forms
 from tidegate.doors.dify.endpoint_settings import check_settings, hidden, masked, unmasked
+from tidegate.doors.dify.times import Times
 from tidegate.doors.envelope import success
 from tidegate.doors.routes import Request, Response
 from tidegate.doors.services import Services
@@ -55,6 +56,7 @@ class Endpoints:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._secrets = services.secrets
+        self._times = Times(services.settings)
 
     # ------------------------------------------------------------------ changing
 
@@ -170,9 +172,10 @@ class Endpoints:
         for row in rows:
             declared = self._declared(row.tenant, row.plugin_id)
             if declared is None:
-                shown.append(_row(row, {}, _NONE))
+                shown.append(_row(row, {}, _NONE, self._times))
             else:
-                shown.append(_row(row, self._visible(row, declared, ends_at), declared.shown))
+                visible = self._visible(row, declared, ends_at)
+                shown.append(_row(row, visible, declared.shown, self._times))
         return shown
 
     def _visible(self, row: Endpoint, declared: _Declared, ends_at: float) -> dict[str, Any]:
@@ -228,18 +231,17 @@ class Endpoints:
 
 
 def _row(
-    row: Endpoint, settings: Mapping[str, Any], declaration: Mapping[str, Any]
+    row: Endpoint, settings: Mapping[str, Any], declaration: Mapping[str, Any], times: Times
 ) -> dict[str, Any]:
     return {
         "id": row.id,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
+        **times.of(row),
         "name": row.name,
         "hook_id": row.hook_id,
         "tenant_id": row.tenant,
         "user_id": row.user_id,
         "plugin_id": row.plugin_id,
-        "expired_at": row.expired_at,
+        "expired_at": times.local(row.expired_at),
         "enabled": row.enabled,
         "settings": settings,
         "declaration": declaration,

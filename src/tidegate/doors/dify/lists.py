@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from tidegate.doors.binding import PageForm, bind
 from tidegate.doors.dify import forms
+from tidegate.doors.dify.times import Times
 from tidegate.doors.envelope import encode, success, success_bytes
 from tidegate.doors.routes import Request, Response
 from tidegate.doors.services import Services
@@ -48,6 +49,7 @@ class Lists:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._ready = services.catalogue.remember
+        self._times = Times(services.settings)
 
     def page(self, request: Request) -> Response:
         """A page of the tenant's installations with their declarations, newest first."""
@@ -57,7 +59,7 @@ class Lists:
         def make() -> bytes:
             with self._services.database.read() as conn:
                 rows, total = installations.page(conn, tenant, form.offset, form.page_size)
-                shown = [_plugin(*one) for one in self._with_declarations(conn, rows)]
+                shown = [self._plugin(*one) for one in self._with_declarations(conn, rows)]
             return encode({"list": shown, "total": total})
 
         return success_bytes(self._ready(("list", tenant, form.page, form.page_size), make))
@@ -74,7 +76,7 @@ class Lists:
             shown: list[dict[str, Any]] = []
             for row, identifier, text in self._all(request.params["tenant_id"], category):
                 if _fits(row, text, tags, words, form.language):
-                    shown.append(_plugin(row, identifier, text))
+                    shown.append(self._plugin(row, identifier, text))
                     if len(shown) > last:
                         break
             return encode({"list": shown[form.offset : last], "has_more": len(shown) > last})
@@ -100,7 +102,7 @@ class Lists:
         wanted = bind(request, forms.PluginIdsForm).plugin_ids or []
         with self._services.database.read() as conn:
             rows = installations.find_many(conn, request.params["tenant_id"], wanted)
-            shown = [_installation(*one) for one in self._with_declarations(conn, rows)]
+            shown = [self._installation(*one) for one in self._with_declarations(conn, rows)]
         return success(shown)
 
     def missing(self, request: Request) -> Response:
@@ -143,6 +145,32 @@ class Lists:
                 continue
             yield row, identifier, declaration.text
 
+    def _plugin(self, row: Installation, identifier: PluginIdentifier, text: str) -> dict[str, Any]:
+        return {
+            **self._installation(row, identifier, text),
+            "name": identifier.name,
+            "installation_id": row.id,
+        }
+
+    def _installation(
+        self, row: Installation, identifier: PluginIdentifier, text: str
+    ) -> dict[str, Any]:
+        return {
+            "id": row.id,
+            **self._times.of(row),
+            "tenant_id": row.tenant,
+            "plugin_id": row.plugin_id,
+            "plugin_unique_identifier": row.identifier,
+            "runtime_type": row.runtime_type,
+            "endpoints_setups": row.endpoints_setups,
+            "endpoints_active": row.endpoints_active,
+            "source": row.source,
+            "meta": row.meta,
+            "version": identifier.version,
+            "checksum": identifier.checksum,
+            "declaration": Raw(text.encode()),
+        }
+
 
 def _category(text: str) -> str:
     if text not in _CATEGORIES:
@@ -170,30 +198,3 @@ def _fits(row: Installation, text: str, tags: set[str], words: str, language: st
     for texts in (shown.label or {}, shown.description or {}):
         places.append(texts.get(language) or texts.get("en_US", ""))
     return any(words in place.casefold() for place in places)
-
-
-def _plugin(row: Installation, identifier: PluginIdentifier, text: str) -> dict[str, Any]:
-    return {
-        **_installation(row, identifier, text),
-        "name": identifier.name,
-        "installation_id": row.id,
-    }
-
-
-def _installation(row: Installation, identifier: PluginIdentifier, text: str) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-        "tenant_id": row.tenant,
-        "plugin_id": row.plugin_id,
-        "plugin_unique_identifier": row.identifier,
-        "runtime_type": row.runtime_type,
-        "endpoints_setups": row.endpoints_setups,
-        "endpoints_active": row.endpoints_active,
-        "source": row.source,
-        "meta": row.meta,
-        "version": identifier.version,
-        "checksum": identifier.checksum,
-        "declaration": Raw(text.encode()),
-    }

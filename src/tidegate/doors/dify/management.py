@@ -10,6 +10,7 @@ from typing import Any, Final, final
 
 from tidegate.doors.binding import BindingRefused, PageForm, bind
 from tidegate.doors.dify import forms
+from tidegate.doors.dify.times import Times
 from tidegate.doors.envelope import failure, success
 from tidegate.doors.routes import Handler, Request, Response
 from tidegate.doors.services import Services
@@ -51,6 +52,7 @@ class Management:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._times = Times(services.settings)
 
     def install(self, request: Request) -> Response:
         """Install uploaded versions; the answer names the task that Dify polls."""
@@ -79,6 +81,8 @@ class Management:
         """Remove one installation of the tenant; true also when there is none."""
         form = bind(request, forms.UninstallForm)
         tenant = request.params["tenant_id"]
+        if not is_uuid(form.plugin_installation_id):
+            raise BadRequest("plugin_installation_id must be a UUID")
         self._services.installer.uninstall(tenant, form.plugin_installation_id)
         return success(True)
 
@@ -91,7 +95,7 @@ class Management:
             tasks, _ = install_tasks.page(
                 conn, request.params["tenant_id"], form.offset, form.page_size
             )
-        return success([_task(task) for task in tasks])
+        return success([_task(task, self._times) for task in tasks])
 
     def get_task(self, request: Request) -> Response:
         """One install task."""
@@ -100,7 +104,7 @@ class Management:
             task = install_tasks.get(conn, request.params["tenant_id"], form.id)
         if task is None:
             raise NotFound("install task: record not found")
-        return success(_task(task))
+        return success(_task(task, self._times))
 
     def delete_task(self, request: Request) -> Response:
         """Delete a task; true also when there is none."""
@@ -127,11 +131,10 @@ class Management:
         return success(True)
 
 
-def _task(task: Task) -> dict[str, Any]:
+def _task(task: Task, times: Times) -> dict[str, Any]:
     return {
         "id": task.id,
-        "created_at": task.created_at,
-        "updated_at": task.updated_at,
+        **times.of(task),
         "status": task.status,
         "tenant_id": task.tenant,
         "total_plugins": task.total_plugins,
