@@ -341,6 +341,19 @@ def test_the_plugin_gets_the_request_and_the_decrypted_settings(
     assert dify.asked[-1]["user_id"] == ""
 
 
+def test_repeated_headers_reach_the_plugin_as_they_came(door: World, plugin: Scripted) -> None:
+    plugin.chunks = [part("ok")]
+    with socket.create_connection(door.address, timeout=10) as sock:
+        lines = [
+            f"GET /e/{hook_of(door)}/x HTTP/1.1", "Host: h", "Connection: close",
+            "Set-Cookie: a=1, b=2", "Set-Cookie: c=3", "X-Multi: 2", "X-Multi: 1",
+        ]  # fmt: skip
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert b" 200 " in sock.recv(65536)
+    raw = bytes.fromhex(door.host.line()["data"]["raw_http_request"]).decode()
+    assert "Set-Cookie: a=1, b=2\r\nSet-Cookie: c=3\r\nX-Multi: 2\r\nX-Multi: 1\r\n" in raw
+
+
 @pytest.mark.parametrize("count", [2, 3, 10, 300])
 def test_D_26_every_chunk_of_a_fast_plugin_arrives(
     door: World, plugin: Scripted, count: int

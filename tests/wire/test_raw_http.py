@@ -26,8 +26,10 @@ def built(**given: Any) -> str:
         "query": "",
         "headers": {"HOST": "dify.example", "USER-AGENT": "u"},
         "body": b"",
-    }
-    return raw_request(Hook(**{**hook, **given})).decode("latin-1")
+    } | given
+    if isinstance(hook["headers"], dict):
+        hook["headers"] = tuple(hook["headers"].items())
+    return raw_request(Hook(**hook)).decode("latin-1")
 
 
 def test_the_bytes_of_the_reference() -> None:
@@ -97,6 +99,18 @@ def test_the_hook_is_ours_to_say_and_its_url_may_be_the_clients() -> None:
     text = built(headers={"DIFY-HOOK-ID": "evil", "DIFY-HOOK-URL": "http://mine"})
     assert f"Dify-Hook-Id: {HOOK}\r\n" in text
     assert "Dify-Hook-Url: http://mine\r\n" in text
+
+
+def test_repeated_headers_stay_as_they_came() -> None:
+    given = (
+        ("X-MULTI", "2"), ("HOST", "h"), ("X-Alone", "a"), ("X-MULTI", "1"), ("COOKIE", "a=1"),
+        ("COOKIE", "b=2"), ("X-ORIGINAL-HOST", "one"), ("X-ORIGINAL-HOST", "two"),
+    )  # fmt: skip
+    text = built(headers=given)
+    assert "X-Alone: a\r\nX-Multi: 2\r\nX-Multi: 1\r\n\r\n" in text
+    assert "Cookie: a=1\r\nCookie: b=2\r\nDify-Hook-Id" in text
+    assert "\r\nHost: one\r\n" in text
+    assert "two" not in text
 
 
 def test_names_that_the_sdk_refuses_and_line_ends_do_not_come_through() -> None:

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from tidegate.api.body import ServedBody
 from tidegate.api.transmit import status_line
-from tidegate.doors.routes import Request, Route
+from tidegate.doors.routes import HEADERS_KEY, BodyRule, Request, Route
 
 type StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -48,6 +48,10 @@ class Record:
 
     def request(self, body: ServedBody) -> Request:
         """What its handler gets."""
+        if self.route is not None and self.route.body is BodyRule.RAW:
+            headers = _headers_as_sent(self.start_response)
+            if headers is not None:
+                self.environ[HEADERS_KEY] = headers
         return Request(self.environ, self.method, self.path, self._params, body)
 
     @property
@@ -63,3 +67,14 @@ class Record:
     def done(self, status: int) -> None:
         """The answer is sent, as far as this room can know."""
         self._count(self, status)
+
+
+def _headers_as_sent(start_response: StartResponse | None) -> tuple[tuple[str, str], ...] | None:
+    """The headers that gunicorn parsed; None with another server.
+
+    ``environ`` has repeated ones joined already. Gunicorn's ``start_response`` is a method of the
+    response that it prepares, and that knows its request.
+    """
+    request = getattr(getattr(start_response, "__self__", None), "req", None)
+    headers = getattr(request, "headers", None)
+    return None if headers is None else tuple(headers)

@@ -23,6 +23,8 @@ import msgspec
 from tidegate.errors import CallFailed
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+#: Where ``api`` puts the headers of a request whose row passes bytes on, as they were sent.
+HEADERS_KEY: Final = "tidegate.headers"
 #: Paths of streaming routes that a table remembers.
 _KNOWN: Final = 4096
 
@@ -59,6 +61,23 @@ class Request:
         if key in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
             return str(self.environ.get(key, ""))
         return str(self.environ.get("HTTP_" + key, ""))
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """All headers with names in any case, repeated ones on their own where ``api`` had them.
+
+        WSGI joins those by a comma, which is not the same for every header.
+        """
+        as_sent: tuple[tuple[str, str], ...] | None = self.environ.get(HEADERS_KEY)
+        if as_sent is not None:
+            return as_sent
+        joined = [
+            (key[5:].replace("_", "-"), value)
+            for key, value in self.environ.items()
+            if key.startswith("HTTP_")
+        ]
+        kind = self.header("content-type")
+        return (*joined, ("Content-Type", kind)) if kind else tuple(joined)
 
     @property
     def query(self) -> dict[str, list[str]]:

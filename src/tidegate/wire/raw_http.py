@@ -17,7 +17,7 @@ request. The SDK refuses a whole request for a header name with an underscore; n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 from urllib.parse import quote, quote_plus, unquote_to_bytes
@@ -53,21 +53,23 @@ class Hook:
     """A request to ``/e/<hook_id><path>`` as it was understood.
 
     ``path`` is what follows the hook, escaped; ``headers`` are names in any case with their
-    values, ``scheme`` is what the client used as far as we can know.
+    values, repeated ones in the order in which they came; ``scheme`` is what the client used as
+    far as we can know.
     """
 
     method: str
     hook_id: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: tuple[tuple[str, str], ...]
     body: bytes
     scheme: str = "http"
 
 
 def raw_request(hook: Hook) -> bytes:
     """The request for the plugin."""
-    given = {canonical(name): value for name, value in hook.headers.items()}
+    headers = [(canonical(name), value) for name, value in hook.headers]
+    given = dict(reversed(headers))  # of repeated ones, the first
     host = given.get("X-Original-Host") or given.get("Host", "")
     query = sorted_query(hook.query)
     target = hook.path + (f"?{query}" if query else "")
@@ -78,10 +80,13 @@ def raw_request(hook: Hook) -> bytes:
     ]
     if hook.body or hook.method in _SAYS_ZERO:
         lines.append(f"Content-Length: {len(hook.body)}")
-    others = {"Dify-Hook-Url": f"{hook.scheme}://{host}/e/{hook.hook_id}{hook.path}"}
-    others |= {name: value for name, value in given.items() if name not in _REMOVED}
-    others["Dify-Hook-Id"] = hook.hook_id
-    lines += [f"{name}: {others[name]}" for name in sorted(others) if _TOKEN.fullmatch(name)]
+    others = [one for one in headers if one[0] not in _REMOVED and _TOKEN.fullmatch(one[0])]
+    others.append(("Dify-Hook-Id", hook.hook_id))
+    if "Dify-Hook-Url" not in given:
+        url = f"{hook.scheme}://{host}/e/{hook.hook_id}{hook.path}"
+        others.append(("Dify-Hook-Url", url))
+    others.sort(key=lambda one: one[0])  # stable: repeated ones keep their order
+    lines += [f"{name}: {value}" for name, value in others]
     head = "\r\n".join(_CONTROL.sub(" ", line) for line in lines)
     return head.encode("latin-1", "replace") + b"\r\n\r\n" + hook.body
 

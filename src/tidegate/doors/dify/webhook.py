@@ -169,11 +169,6 @@ class Webhooks:
 
 def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
     environ = request.environ
-    headers = {
-        key[5:].replace("_", "-"): value for key, value in environ.items() if key[:5] == "HTTP_"
-    }
-    if environ.get("CONTENT_TYPE"):
-        headers["Content-Type"] = environ["CONTENT_TYPE"]
     schemes = (
         environ.get("wsgi.url_scheme"),
         request.header("x-forwarded-proto").lower(),
@@ -184,7 +179,7 @@ def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
         hook_id=hook_id,
         path=escaped_path(environ.get("RAW_URI", ""), f"/e/{hook_id}", decoded),
         query=environ.get("QUERY_STRING", ""),
-        headers=headers,
+        headers=request.headers,
         body=body,
         scheme="https" if "https" in schemes else "http",
     )
