@@ -95,19 +95,57 @@ def test_what_is_no_event_is_refused(line):
         session.decode_event(line)
 
 
-def test_an_event_behind_text_is_found():
-    found = session.find_event(b'50%... {"event" {"event":"heartbeat","session_id":null,"data":{}}')
-    assert found is not None
-    assert found[0] == b'50%... {"event" '
-    assert found[2].event == "heartbeat"
+def parts(line):
+    """The texts and the events of a line, in order."""
+    found = []
+    for text, _, event in session.glued_events(line):
+        found += [text] * bool(text) + ([event.event] if event is not None else [])
+    return found
+
+
+BEAT = b'{"event":"heartbeat","session_id":null,"data":{}}'
+
+
+def test_an_event_after_text_is_found():
+    assert parts(b'50%... {"event" ' + BEAT) == [b'50%... {"event" ', "heartbeat"]
 
 
 def test_an_event_before_text_is_found():
-    found = session.find_event(b'{"event":"heartbeat","data":{}}done')
-    assert found is not None
-    assert found[1] == b'{"event":"heartbeat","data":{}}'
-    assert found[3] == b"done"
+    assert parts(BEAT + b"done") == ["heartbeat", b"done"]
 
 
-def test_text_without_an_event_gives_none():
-    assert session.find_event(b'{"event": broken') is None
+def test_text_without_an_event_is_text():
+    assert parts(b'{"event": broken') == [b'{"event": broken']
+
+
+def test_many_glued_events_are_all_found():
+    assert parts(b"a".join([BEAT] * 1000)) == ["heartbeat", *[b"a", "heartbeat"] * 999]
+
+
+def test_a_number_that_python_would_refuse_does_not_hide_an_event():
+    assert parts(b'x{"event":"log","n":' + b"9" * 5000 + b"}y") == [b"x", "log", b"y"]
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [b'{"event"', b'{"event":', b'{"event":[', b'{"event":"', b'{"event":{}}', b'{"event":3,'],
+)
+def test_a_long_line_of_beginnings_is_not_read_again_and_again(made_of, monkeypatch):
+    line = made_of * ((1 << 20) // len(made_of))
+    read = [0]
+    scan = session._scan
+
+    def counted(text, start):
+        end = len(text)
+        try:
+            value, end = scan(text, start)
+        except json.JSONDecodeError as error:
+            end = error.pos
+            raise
+        finally:
+            read[0] += end - start
+        return value, end
+
+    monkeypatch.setattr(session, "_scan", counted)
+    assert b"".join(parts(line)) == line, "all of it is text"
+    assert read[0] <= 6 * len(line)

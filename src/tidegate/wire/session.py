@@ -19,6 +19,7 @@ back-calls.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -88,38 +89,58 @@ decode_log = msgspec.json.Decoder(LogEvent).decode
 _decode_invoke = msgspec.json.Decoder(Invoke).decode
 _decode_request_id = msgspec.json.Decoder(_RequestId).decode
 _encode = msgspec.json.encode
-_scan = json.JSONDecoder(strict=False).raw_decode
+_BEGINNING: Final = b'{"event"'
+#: How many times over a line may be read in search of messages, what each costs besides, and
+#: what a short line may cost.
+_PASSES: Final = 4
+_EACH: Final = 256
+_AT_LEAST: Final = 1 << 20
+#: How many beginnings of no message are looked at: each costs a count of all before it.
+_MISSES: Final = 32
+# Only the end of a value is wanted: numbers are not made, for long ones are refused or slow.
+_scan = json.JSONDecoder(
+    strict=False, parse_int=len, parse_float=len, parse_constant=len
+).raw_decode
 #: What decoding a line may raise: it is no JSON, no event, no text, or nested too deeply.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError)
 
 
-def find_event(line: bytes) -> tuple[bytes, bytes, Event, bytes] | None:
-    """The first event in a line that holds other text as well.
+def glued_events(line: bytes) -> Iterator[tuple[bytes, bytes, Event | None]]:
+    """The events in a line that holds other text as well: (text before it, message, event) each.
 
     ``print("50%…", end="")`` glues text before the next message, or between a message and its
-    newline: the message is whole and must not be lost. Returns (text before, the message, its
-    event, text after), or None when no event is there.
+    newline: the message is whole and must not be lost. The last item is the rest of the line,
+    without an event. A line may be made of nothing but beginnings of messages, so no more is read
+    than a few times its length; what is left then is text.
     """
-    start = line.find(b'{"event"')
-    while start >= 0:
-        rest = line[start:]
-        for message in (rest, _first_object(rest)):
-            try:
-                return line[:start], message, decode_event(message), rest[len(message) :]
-            except UNREADABLE:
-                continue
-        start = line.find(b'{"event"', start + 1)
-    return None
+    # Latin-1 maps each byte to one character, so that positions count bytes.
+    text = line.decode("latin-1")
+    left, misses = _AT_LEAST + _PASSES * len(line), _MISSES
+    done = start = 0
+    while left > 0 and misses and (start := line.find(_BEGINNING, start)) >= 0:
+        event, end = _event_at(line, text, start)
+        left -= end - start + _EACH
+        if event is None:
+            misses -= 1
+            start += 1
+        else:
+            yield line[done:start], line[start:end], event
+            done = start = end
+    yield line[done:], b"", None
 
 
-def _first_object(text: bytes) -> bytes:
-    """The JSON value that ``text`` begins with; empty when it does not begin with a whole one."""
+def _event_at(line: bytes, text: str, start: int) -> tuple[Event | None, int]:
+    """The event that begins there, if one does, and how far was read to know."""
     try:
-        # Latin-1 maps each byte to one character, so that the end counts bytes.
-        _, end = _scan(text.decode("latin-1"))
-    except (ValueError, RecursionError):
-        return b""
-    return text[:end]
+        _, end = _scan(text, start)
+    except json.JSONDecodeError as error:
+        return None, error.pos + 1
+    except RecursionError:
+        return None, len(line)  # how far it came is not told
+    try:
+        return decode_event(line[start:end]), end
+    except UNREADABLE:
+        return None, end
 
 
 def decode_backcall(data: bytes) -> Invoke:

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
 from tidegate.errors import MessageTooLarge, ProtocolError
-from tidegate.wire.lines import LineSplitter, OversizedLine
+from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine
 from tidegate.wire.session import (
     UNREADABLE,
     Event,
     Message,
     decode_event,
     decode_log,
-    find_event,
+    glued_events,
     head_of,
     session_error,
 )
@@ -199,25 +199,27 @@ class Sessions:
         if isinstance(line, OversizedLine):
             self._oversized(line, dirty)
             return
-        found = find_event(line)
-        if found is not None:
-            before, message, event, after = found
-            if before:
-                self._noise(before)
-            self._recovered(event, message, dirty)
-            if after:
-                self._unreadable(after, dirty)
-            return
-        if _DAMAGED.search(line):
-            named = OversizedLine(line[:1024], len(line)).session_id
+        for text, message, event in glued_events(line):
+            if event is None:
+                self._text(text, dirty)
+            else:
+                if text:
+                    self._noise(text)
+                self._recovered(event, message, dirty)
+
+    def _text(self, text: bytes, dirty: list[Port]) -> None:
+        """What is no message, though it may have been meant as one."""
+        if _DAMAGED.search(text):
+            named = OversizedLine(text[:HEAD_KEPT], len(text)).session_id
             port = self.ports.get(named) if named else None
             if port is not None and named is not None:
                 self.counters.damaged += 1
                 error = ProtocolError(
-                    "the plugin sent a line that is no JSON", line=head_of(line)[:200]
+                    "the plugin sent a line that is no JSON", line=head_of(text)[:200]
                 )
                 self._conclude(named, port, error.as_json(), dirty)
-        self._noise(line)
+        if text:
+            self._noise(text)
 
     def _recovered(self, event: Event, line: bytes, dirty: list[Port]) -> None:
         message = event.data
