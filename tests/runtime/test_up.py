@@ -12,6 +12,7 @@ import pytest
 
 from tests.runtime.asking import ask
 from tests.runtime.processes import Program, alive, eventually, tree
+from tidegate.runtime import supervise
 
 ORDER = ("host", "worker", "beat", "api")
 
@@ -89,6 +90,13 @@ def test_a_role_that_keeps_dying_is_given_up_after_longer_and_longer_pauses(smal
     pauses = re.findall(r"beat ended \(signal SIGALRM\), starts again in ([0-9.]+) s", program.text)
     assert pauses == ["0.5", "1", "2", "4"]
     assert "beat cannot be kept running (signal SIGALRM)" in program.text
+
+
+def test_a_death_by_a_signal_without_a_name_is_reported_as_well():
+    """The report of a death once ended `up` itself: a real-time signal has a number only."""
+    assert supervise._exit_text(-(signal.SIGRTMIN + 5)) == f"signal {signal.SIGRTMIN + 5}"
+    assert supervise._exit_text(-9) == "signal SIGKILL"
+    assert supervise._exit_text(3) == "exit code 3"
 
 
 def test_a_deaf_role_is_killed_when_the_grace_is_over(start):

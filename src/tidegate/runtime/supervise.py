@@ -247,7 +247,12 @@ def _children() -> set[int]:
 
 
 def _exit_text(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name, and must not end the report of a death
+        return f"signal {-code}"
 
 
 def _say(text: str) -> None:
