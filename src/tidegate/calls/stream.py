@@ -222,26 +222,38 @@ class Stream:
             self._held = 0
             return bodies
         if self._spool is not None and not self._closed:
-            bodies = self._spool.take()
-            if not self._spool.size:
-                self._spool.close()
-                self._spool = None
-            return bodies
+            return self._from_spool(self._spool)
         return []
+
+    def _from_spool(self, spool: Spool) -> list[bytes]:
+        try:
+            bodies = spool.take()
+        except OSError as error:
+            # A hole in the stream is worse than its end.
+            log.error("spool file not read; its call ends", error=str(error))
+            self._cut_off(CallFailed(f"what waited on disk for this call cannot be read: {error}"))
+            return []
+        if not spool.size:
+            self._drop_spool()
+        return bodies
 
     def _through_rules(self, bodies: list[bytes]) -> list[bytes]:
         if self._rules is None:
             return bodies
         passed, error = self._rules.apply(bodies)
         if error is not None:
-            # A rule of ours ends the call: nothing after it is delivered.
-            self._bodies = []
-            self._drop_spool()
-            self._ended = True
-            self._error = error
-            if self._upstream is not None:
-                self._upstream.cancel()
+            self._cut_off(error)  # a rule of ours
         return passed
+
+    def _cut_off(self, error: CallFailed) -> None:
+        """End the call with ``error``; nothing that was pushed and not taken is delivered."""
+        self._bodies = []
+        self._held = 0
+        self._drop_spool()
+        self._ended = True
+        self._error = error
+        if self._upstream is not None:
+            self._upstream.cancel()
 
     def _finished(self, error: CallFailed | None) -> list[bytes]:
         was_closed = self._closed

@@ -334,3 +334,16 @@ def test_every_order_ends_exactly_once(order):
     stream.close()
     assert released == [1]
     assert upstream.cancels <= 1
+
+
+def test_a_spool_that_cannot_be_read_ends_the_call_typed_and_lets_go(tmp_path):
+    stream, upstream = made(memory=10, spool=1 << 20, folder=tmp_path)
+    stream.push(b"first")
+    for number in range(3):
+        stream.push(b"%d" % number * 100)
+    assert stream.take() == [b"first"]
+    stream._spool._file.truncate(50)  # as a disk does that lost a block
+    with pytest.raises(CallFailed, match="cannot be read"):
+        stream.take()
+    assert upstream.cancels == 1
+    assert stream.closed
