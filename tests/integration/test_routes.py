@@ -1,7 +1,7 @@
 """Every route, asked in six ways: right, with a wrong key, with a field missing, for a foreign
-tenant, about a plugin that is not there, with a body that is too large. What comes back is held
-against spec/http/01 (and contract.md section 6 for foreign tenants). Dispatch routes are held
-against the same in test_actions.py and test_door_dispatch.py.
+tenant, about a plugin that is not there, with a body that is too large (test_routes_bodies.py).
+What comes back is held against spec/http/01 (and contract.md section 6 for foreign tenants).
+Dispatch routes are held against the same in test_actions.py and test_door_dispatch.py.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ HOOKED_DECLARATION = {
 }
 KINDS = ("tool", "agent_strategy", "datasource", "trigger", "model")
 BODY_LIMIT = 300_000
+FILE_LIMIT = 400_000
 
 type Outcome = tuple[int, int, str]
 BAD = (400, -400, "PluginDaemonBadRequestError")
@@ -40,7 +41,6 @@ MISSING = (200, -404, "PluginDaemonNotFoundError")
 NO_PLUGIN = (200, -404, "PluginNotFoundError")
 FAILED = (200, -500, "PluginDaemonInternalServerError")
 UNAUTHORIZED = (401, -401, "PluginDaemonUnauthorizedError")
-TOO_LARGE = (413, -400, "PluginDaemonBadRequestError")
 
 
 @dataclass
@@ -252,7 +252,13 @@ BY_ROUTE = {case.route: case for case in CASES}
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("door")
-    environ = {"FORCE_VERIFYING_SIGNATURE": "false", "TIDEGATE_MAX_BODY": str(BODY_LIMIT)}
+    environ = {
+        "FORCE_VERIFYING_SIGNATURE": "false",
+        "TIDEGATE_MAX_BODY": str(BODY_LIMIT),
+        "TIDEGATE_BODY_TIMEOUT": "0.3",
+        "MAX_PLUGIN_PACKAGE_SIZE": str(FILE_LIMIT),
+        "MAX_BUNDLE_PACKAGE_SIZE": str(FILE_LIMIT),
+    }
     with world(folder, {}, **environ) as made:
         made.install(HOOKED, HOOKED_DECLARATION)
         made.declare(OTHER_HOOKED, HOOKED_DECLARATION)
@@ -424,18 +430,6 @@ def test_T_S11_a_foreign_tenant_sees_and_changes_nothing(door: World, case: Case
 def test_an_absent_plugin_is_told(door: World, case: Case) -> None:
     changed = {"headers": case.absent_sent} if case.headers else {"sent": case.absent_sent}
     assert_answer(ask(door, case, params=case.absent_params, **changed), case.absent)
-
-
-@names([case for case in CASES if case.reads and "{id}" not in case.pattern])
-def test_a_body_that_is_too_large_is_413(door: World, case: Case) -> None:
-    body = b'{"x":"' + b"x" * BODY_LIMIT + b'"}'
-    headers = {"Content-Type": "application/json"}
-    if case.form:
-        headers = {"Content-Type": "multipart/form-data; boundary=edge"}
-    path = case.pattern.replace("{tenant_id}", TENANT)
-    for name, value in case.params.items():
-        path = path.replace("{" + name + "}", value)
-    assert_answer(door.call(case.method, path, body=body, headers=headers)[:2], TOO_LARGE)
 
 
 @names([case for case in CASES if case.method == "GET" and case.sent])

@@ -27,6 +27,8 @@ from tidegate.api.transmit import answer_on, hang_up
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (
     Answer,
+    BodyLimit,
+    BodyRule,
     Kind,
     Response,
     Route,
@@ -73,19 +75,15 @@ class Application:
         self._streams = streams
         self._load = load
         self._keys = Keys(settings)
+        self._limit = BodyLimit(settings.tidegate_max_body, "TIDEGATE_MAX_BODY")
         self._most_dispatched = most_dispatched(settings)
         self._bound_by = bound_by(settings)
         self._access = AccessLog(settings)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, and those dispatch requests that follow it on its connection."""
-        body = RequestBody(
-            environ,
-            limit=self._settings.tidegate_max_body,
-            seconds=self._settings.tidegate_body_timeout,
-        )
         record = self._record(environ, start_response)
-        answer = self._exchange(record, body)
+        answer = self._exchange(record, self._body(record))
         streamed = record.route is not None and record.route.kind is Kind.STREAM
         kept = record.kept
         if streamed and kept and answer is ALREADY_HANDLED and may_follow(environ):
@@ -111,6 +109,14 @@ class Application:
             self._exchange(record, WholeBody(found[1]))
             kept = record.kept
         return kept
+
+    def _body(self, record: Record) -> RequestBody:
+        own = record.route.limit if record.route is not None else None
+        return RequestBody(
+            record.environ,
+            limit=own or self._limit,
+            seconds=self._settings.tidegate_body_timeout,
+        )
 
     def _record(self, environ: dict[str, Any], start_response: StartResponse | None) -> Record:
         path = environ["PATH_INFO"]
@@ -139,6 +145,7 @@ class Application:
         """What the handler says, or the envelope of what went wrong. The error boundary."""
         try:
             self._admit(route, record.environ)
+            body.check()
             return route.handler(record.request(body))
         except Stopping as error:
             return replace(failure(error), close=True)
@@ -147,7 +154,11 @@ class Application:
         except Exception:
             log.exception("request failed", method=record.method, path=record.path)
             answer = failure(_internal())
-        return replace(answer, close=True) if body.broken else answer
+        if not body.broken:
+            return answer
+        # What was not read stands before the next request. Chunked, as all answers of such a
+        # route are: callers of webhooks read them so.
+        return replace(answer, close=True, chunked=route.body is BodyRule.RAW)
 
     def _admit(self, route: Route, environ: dict[str, Any]) -> None:
         self._keys.require(route.auth, environ)

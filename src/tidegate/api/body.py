@@ -1,7 +1,8 @@
 """The body of a request under the limits of this process: TIDEGATE_MAX_BODY, …_BODY_TIMEOUT.
 
-Both hold for bodies of known length and for chunked ones. A body that breaks one leaves the
-connection in an unknown place: :attr:`RequestBody.broken` tells ``application`` to close it.
+A route may have another limit (``Route.limit``). All hold for bodies of known length and for
+chunked ones. A body that breaks one leaves the connection in an unknown place:
+:attr:`RequestBody.broken` tells ``application`` to close it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gevent
 from gunicorn.http.errors import ParseException
 
 from tidegate.deadline import Deadline
+from tidegate.doors.routes import BodyLimit
 from tidegate.errors import BadRequest, BodyTooLarge, BodyTooSlow
 
 _PIECE: Final = 1 << 18
@@ -24,11 +26,15 @@ class RequestBody:
 
     __slots__ = ("_environ", "_limit", "_seconds", "broken")
 
-    def __init__(self, environ: dict[str, Any], *, limit: int, seconds: float) -> None:
+    def __init__(self, environ: dict[str, Any], *, limit: BodyLimit, seconds: float) -> None:
         self._environ = environ
         self._limit = limit
         self._seconds = seconds
         self.broken = False
+
+    def check(self) -> None:
+        """BodyTooLarge when one that long is announced; asked also where nobody reads it."""
+        self._length()
 
     def read(self) -> bytes:
         """All of it; b"" when there is none. BodyTooLarge (413), BodyTooSlow (408)."""
@@ -54,7 +60,7 @@ class RequestBody:
             if not data:
                 break
             total += len(data)
-            if total > self._limit:
+            if total > self._limit.size:
                 raise self._too_large()
             yield data
         if length is not None:
@@ -65,7 +71,7 @@ class RequestBody:
         text = self._environ.get("CONTENT_LENGTH")
         if text:
             length = int(text)
-            if length > self._limit:
+            if length > self._limit.size:
                 raise self._too_large()
             return length
         return None if "HTTP_TRANSFER_ENCODING" in self._environ else 0
@@ -95,9 +101,8 @@ class RequestBody:
 
     def _too_large(self) -> BodyTooLarge:
         self.broken = True
-        return BodyTooLarge(
-            f"the body is larger than {self._limit} bytes (TIDEGATE_MAX_BODY)", limit=self._limit
-        )
+        size, owner = self._limit.size, self._limit.owner
+        return BodyTooLarge(f"the body is larger than {size} bytes ({owner})", limit=size)
 
 
 @final
@@ -109,6 +114,9 @@ class WholeBody:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.broken = False
+
+    def check(self) -> None:
+        """It is here: whoever took it looked at its length."""
 
     def read(self) -> bytes:
         """All of it."""

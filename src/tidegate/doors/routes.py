@@ -200,6 +200,15 @@ class BodyRule(enum.Enum):
     RAW = "any bytes, passed on"
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """The most bytes that a request's body may have, and who says so: the name of a setting."""
+
+    size: int
+    owner: str
+
+
 class Kind(enum.Enum):
     """What a route answers with."""
 
@@ -215,6 +224,7 @@ class Route:
     """One row. ``docs`` is its line in docs/reference/routes.md.
 
     ``form`` is what it takes, ``header`` a header that it needs: for the OpenAPI document.
+    ``limit`` of its body, where it is not TIDEGATE_MAX_BODY.
     """
 
     method: str
@@ -226,6 +236,7 @@ class Route:
     kind: Kind = Kind.ENVELOPE
     form: type[msgspec.Struct] | None = None
     header: str = ""
+    limit: BodyLimit | None = None
 
 
 class _Node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,25 @@ def test_a_part_at_its_limit_is_taken_and_one_byte_more_is_not() -> None:
     assert len(parse(body(("big", b"x" * 1000)), 64, big=1000)["big"]) == 1000
     with pytest.raises(BadRequest, match="big is larger than 1000 bytes"):
         parse(body(("big", b"x" * 1001)), 64, big=1000)
+
+
+def test_a_large_file_is_held_once() -> None:
+    size = 16 << 20
+    reader = MultipartReader(b"edge", {"file": size})
+    head = b'--edge\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    piece = b"x" * (1 << 18)
+    tracemalloc.start()
+    try:
+        reader.feed(head)
+        for _ in range(size // len(piece)):
+            reader.feed(piece)
+        reader.feed(b"\r\n--edge--\r\n")
+        [content] = reader.finish().values()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(content) == size
+    assert peak < 1.5 * size
 
 
 def test_the_limit_holds_while_the_body_still_comes() -> None:

@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from tidegate.doors.binding import Form, PageForm
 from tidegate.doors.dify import forms
@@ -24,7 +25,7 @@ from tidegate.doors.dify.lists import Lists
 from tidegate.doors.dify.management import Management, at_200
 from tidegate.doors.dify.packages import Packages
 from tidegate.doors.dify.webhook import METHODS, Webhooks
-from tidegate.doors.routes import Auth, BodyRule, Handler, Kind, Route
+from tidegate.doors.routes import Auth, BodyLimit, BodyRule, Handler, Kind, Route
 from tidegate.doors.services import Services
 
 __all__ = ["ACTIONS", "Action", "Dispatcher", "dify_routes"]
@@ -53,10 +54,20 @@ def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
 type _Row = tuple[str, str, Handler, type[Form] | None, str]
 
 
-def _rows(prefix: str, rows: list[_Row]) -> list[Route]:
-    """Rows of a tenant, whose business errors are HTTP 200."""
+def _rows(
+    prefix: str, rows: list[_Row], limits: Mapping[str, BodyLimit] = MappingProxyType({})
+) -> list[Route]:
+    """Rows of a tenant, whose business errors are HTTP 200. ``limits`` of bodies, by path."""
     return [
-        Route(method, prefix + path, at_200(handler), docs, body=_body_of(form), form=form)
+        Route(
+            method,
+            prefix + path,
+            at_200(handler),
+            docs,
+            body=_body_of(form),
+            form=form,
+            limit=limits.get(path),
+        )
         for method, path, handler, form, docs in rows
     ]
 
@@ -108,7 +119,7 @@ def _package_routes(door: Packages) -> list[Route]:
     ]
     extract = "What is in an uploaded package, named in X-Plugin-Unique-Identifier."
     return [
-        *_rows(_MANAGEMENT, rows),
+        *_rows(_MANAGEMENT, rows, door.limits),
         Route("GET", "/v2/invoke/extract", door.extract, extract, header=_BY_IDENTIFIER),
         Route("GET", _TENANT + "/asset/{id}", door.asset, "An icon.", kind=Kind.RAW),
         Route(
@@ -233,6 +244,7 @@ def _hook_routes(door: Webhooks) -> list[Route]:
             Auth.NONE,
             body=BodyRule.RAW,
             kind=Kind.RAW,
+            limit=door.limit,
         )
         for method in METHODS
     ]

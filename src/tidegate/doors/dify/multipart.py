@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Final, final
 
 from tidegate.errors import BadRequest
@@ -23,6 +24,8 @@ from tidegate.errors import BadRequest
 #: A part's headers are refused beyond this many bytes, and a body beyond this many parts.
 HEAD_LIMIT: Final = 8192
 PART_LIMIT: Final = 32
+#: What a form needs beside its file: boundaries, headers, small fields.
+FORM_LIMIT: Final = 1 << 18
 #: Limit of a part that the caller named no limit for.
 FIELD_LIMIT: Final = 65536
 
@@ -58,7 +61,7 @@ class MultipartReader:
         self._rest = b""
         self._name = ""
         self._limit = FIELD_LIMIT
-        self._content = bytearray()
+        self._content = BytesIO()
         self._parts: dict[str, bytes] = {}
         self._count = 0
 
@@ -117,7 +120,7 @@ class MultipartReader:
             raise BadRequest(f"the multipart body has more than {PART_LIMIT} parts")
         self._name = _part_name(head)
         self._limit = self._limits.get(self._name, FIELD_LIMIT)
-        self._content = bytearray()
+        self._content = BytesIO()
         self._state = _State.CONTENT
 
     def _inside(self) -> bool:
@@ -131,15 +134,16 @@ class MultipartReader:
             return False
         self._take(self._rest[:end])
         self._rest = self._rest[end + len(self._between) :]
-        self._parts.setdefault(self._name, bytes(self._content))
-        self._content = bytearray()
+        # BytesIO gives its buffer away: a file of 600 MiB is not held twice
+        self._parts.setdefault(self._name, self._content.getvalue())
+        self._content = BytesIO()
         self._state = _State.HEAD
         return True
 
     def _take(self, data: bytes) -> None:
-        if len(self._content) + len(data) > self._limit:
+        if self._content.tell() + len(data) > self._limit:
             raise BadRequest(f"{self._name or 'a part'} is larger than {self._limit} bytes")
-        self._content += data
+        self._content.write(data)
 
 
 def _part_name(head: bytes) -> str:

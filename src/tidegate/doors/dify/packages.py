@@ -12,9 +12,9 @@ from typing import Any, Final, final
 
 from tidegate.doors.binding import bind
 from tidegate.doors.dify import forms
-from tidegate.doors.dify.multipart import MultipartReader, boundary_of
+from tidegate.doors.dify.multipart import FORM_LIMIT, MultipartReader, boundary_of
 from tidegate.doors.envelope import failure, success, success_bytes
-from tidegate.doors.routes import Request, Response
+from tidegate.doors.routes import BodyLimit, Request, Response
 from tidegate.doors.services import Services
 from tidegate.errors import BadRequest, NotFound, PackageUnknown
 from tidegate.ids import PluginIdentifier
@@ -37,6 +37,21 @@ class Packages:
         self._layout = Layout(services.settings)
         self._icons = _Kept(services.settings.plugin_media_cache_size)
         self._files = _Kept(services.settings.plugin_asset_cache_size)
+
+    @property
+    def limits(self) -> dict[str, BodyLimit]:
+        """Uploads may be larger than other bodies, where the settings of their files say so.
+
+        What is over a file's limit but within that of all bodies is told in Dify's own way:
+        HTTP 200 and the reason, of which its client shows nothing where the status is 413.
+        """
+        every = BodyLimit(self._settings.tidegate_max_body, "TIDEGATE_MAX_BODY")
+        package = _with_form(self._settings.max_plugin_package_size, "MAX_PLUGIN_PACKAGE_SIZE")
+        bundle = _with_form(self._settings.max_bundle_package_size, "MAX_BUNDLE_PACKAGE_SIZE")
+        return {
+            "/install/upload/package": max(package, every, key=lambda one: one.size),
+            "/install/upload/bundle": max(bundle, every, key=lambda one: one.size),
+        }
 
     # ------------------------------------------------------------------ uploads
 
@@ -140,6 +155,10 @@ class Packages:
                 raise NotFound("the package has no such asset")
             self._files.put(key, data)
         return Response(200, data, content_type=_BYTES)
+
+
+def _with_form(size: int, owner: str) -> BodyLimit:
+    return BodyLimit(size + FORM_LIMIT, owner)
 
 
 def _uploaded_file(request: Request, name: str, limit: int) -> tuple[bytes, bool]:

@@ -25,6 +25,7 @@ from tidegate.doors.envelope import failure, success
 from tidegate.doors.routes import (
     Answer,
     Auth,
+    BodyLimit,
     BodyRule,
     Kind,
     Request,
@@ -36,7 +37,6 @@ from tidegate.doors.routes import (
 from tidegate.doors.services import Services
 from tidegate.errors import (
     BadRequest,
-    BodyTooLarge,
     CallFailed,
     InternalFailure,
     TidegateError,
@@ -97,6 +97,7 @@ def serverless_routes(services: Services) -> list[Route]:
                 Auth.NONE,
                 BodyRule.JSON,
                 Kind.RAW,  # lines as the plugin protocol has them, no events
+                limit=BodyLimit(MOST_TRANSACTION, "the most of a back-call"),
             )
         )
     if settings.admin_api_enabled:
@@ -143,7 +144,7 @@ class _Transactions:
             log.warning("back-call with a session that was not made here")
             return _unknown_session(Transaction(named[:128], b""))
         try:
-            asked = read_transaction(_body(request))
+            asked = read_transaction(request.body.read())
         except BadRequest as error:
             text = error.message.encode("utf-8", "replace")
             return Response(error.status, text, _TEXT, close=True)
@@ -167,24 +168,6 @@ class _Transactions:
             finished=_nothing,
             seconds=self._seconds,
         )
-
-
-def _body(request: Request) -> bytes:
-    """At most 6 MiB, whatever the length that was announced."""
-    length = request.header("content-length")
-    if length.isdigit() and int(length) > MOST_TRANSACTION:
-        raise _too_large()
-    pieces, size = [], 0
-    for piece in request.body.pieces():
-        size += len(piece)
-        if size > MOST_TRANSACTION:
-            raise _too_large()
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _too_large() -> BodyTooLarge:
-    return BodyTooLarge(f"a back-call may have {MOST_TRANSACTION} bytes")
 
 
 def _events(bodies: list[bytes]) -> list[bytes]:

@@ -8,7 +8,6 @@ result goes out as it comes, and all of them do (D-26).
 from __future__ import annotations
 
 import binascii
-from dataclasses import replace
 from typing import Annotated, Any, Final, final
 
 import msgspec
@@ -19,10 +18,9 @@ from tidegate.deadline import Deadline
 from tidegate.doors.dify.dispatch import refused
 from tidegate.doors.dify.reshapers import Reshaped
 from tidegate.doors.envelope import failure
-from tidegate.doors.routes import Answer, AnswerHead, Request, Response, StreamResponse
+from tidegate.doors.routes import Answer, AnswerHead, BodyLimit, Request, Response, StreamResponse
 from tidegate.doors.services import Services
 from tidegate.errors import (
-    BodyTooLarge,
     CallFailed,
     HookUnknown,
     InternalFailure,
@@ -61,19 +59,23 @@ class Webhooks:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._seconds = float(services.settings.plugin_max_execution_timeout)
-        self._limit = services.settings.tidegate_webhook_body
+
+    @property
+    def limit(self) -> BodyLimit:
+        """The most that a request to a hook may carry."""
+        settings = self._services.settings
+        own = BodyLimit(settings.tidegate_webhook_body, "TIDEGATE_WEBHOOK_BODY")
+        every = BodyLimit(settings.tidegate_max_body, "TIDEGATE_MAX_BODY")
+        return min(own, every, key=lambda one: one.size)
 
     def knock(self, request: Request) -> Answer:
         """One request to a hook."""
         deadline = Deadline.after(self._seconds, _DEADLINE_OWNER)
         hook_id = request.params["hook_id"]
         endpoint, known = self._find(hook_id)
-        try:
-            body = self._body(request)
-        except BodyTooLarge as error:
-            # What was not read stands before the next request on this connection. Chunked, as
-            # every answer to a request with a body is on this route: callers read it so.
-            return replace(failure(error), close=True, chunked=True)
+        body = (
+            request.body.read()
+        )  # all of it, or none: a webhook that is cut is a wrong one (D-25)
         raw = raw_request(_hook(request, hook_id, body))
         settings = self._settings(endpoint, known)
         data = msgspec.json.encode({"raw_http_request": raw.hex(), "settings": settings})
@@ -99,25 +101,6 @@ class Webhooks:
         if not known.declaration.get("endpoint"):
             raise PluginNotFound("the plugin declares no endpoints")
         return found, known
-
-    def _body(self, request: Request) -> bytes:
-        """All of it: a webhook that is cut is a wrong one (D-25)."""
-        announced = request.header("content-length")
-        if announced.isdigit() and int(announced) > self._limit:
-            raise self._too_large()
-        pieces, size = [], 0
-        for piece in request.body.pieces():
-            size += len(piece)
-            if size > self._limit:
-                raise self._too_large()
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the body is larger than {self._limit} bytes (TIDEGATE_WEBHOOK_BODY)",
-            limit=self._limit,
-        )
 
     def _settings(self, endpoint: Endpoint, known: Known) -> dict[str, Any]:
         config = known.declaration["endpoint"].get("settings") or ()
