@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from tidegate.errors import InvalidIdentifier
 
@@ -22,6 +22,9 @@ _IDENTIFIER = re.compile(
     r"@(?P<checksum>[a-f0-9]{32,64})",
     re.ASCII,
 )
+#: Characters that an identifier may have: the columns of the reference's tables are no wider, and
+#: PostgreSQL refuses a row where SQLite would not.
+IDENTIFIER_LIMIT: Final = 255
 
 
 @final

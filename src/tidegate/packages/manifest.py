@@ -10,7 +10,7 @@ from typing import final
 from packaging.version import InvalidVersion, Version
 
 from tidegate.errors import InvalidIdentifier, PackageRejected
-from tidegate.ids import PluginIdentifier
+from tidegate.ids import IDENTIFIER_LIMIT, PluginIdentifier
 from tidegate.packages.declarations import CATEGORIES, KINDS
 from tidegate.packages.declarations.configs import TAGS
 from tidegate.packages.manifest_rules import AUTHOR, NAME
@@ -161,9 +161,16 @@ def read_manifest(node: Node | None, registered: tuple[str, ...] | None = None) 
 def identifier_of(manifest: Manifest, checksum: str) -> PluginIdentifier:
     """The unique identifier; PackageRejected when name and version do not make a valid one."""
     try:
-        return PluginIdentifier.parse(f"{manifest.plugin_id}:{manifest.version}@{checksum}")
+        identifier = PluginIdentifier.parse(f"{manifest.plugin_id}:{manifest.version}@{checksum}")
     except InvalidIdentifier as error:
         raise _illegal(error.message) from None
+    over = len(str(identifier)) - IDENTIFIER_LIMIT
+    if over > 0:
+        raise _illegal(
+            f"author, name, version and checksum make an identifier of {IDENTIFIER_LIMIT + over} "
+            f"characters, and {IDENTIFIER_LIMIT} can be stored: take {over} off author or name"
+        )
+    return identifier
 
 
 def _check(values: Fields[str, Json], kinds: tuple[str, ...]) -> None:

@@ -4,8 +4,10 @@ import pytest
 
 from tests.crafted_packages import LIMIT, MANIFEST, plugin, zipped
 from tidegate.errors import PackageRejected
+from tidegate.ids import IDENTIFIER_LIMIT
 from tidegate.packages import open_package
-from tidegate.packages.manifest import decode_manifest
+from tidegate.packages.manifest import decode_manifest, identifier_of
+from tidegate.storage.tables import metadata
 
 
 def with_change(old: str, new: str) -> str:
@@ -116,6 +118,29 @@ def test_author_that_is_a_uuid_is_rejected():
 @pytest.mark.parametrize("name", ["Weather", "a b", "", "x" * 129])
 def test_name_outside_its_letters_is_rejected(name):
     rejected(with_change("name: weather", f'name: "{name}"'), "plugin name must be")
+
+
+def test_an_identifier_that_no_column_holds_is_rejected():
+    """Author and name are each short enough; what they make together is not."""
+    checksum = "9f" * 32
+    room = IDENTIFIER_LIMIT - len(f"{'a' * 64}/:0.0.1@{checksum}")
+    for length in (room, room + 1):
+        content = with_change("author: acme", f"author: {'a' * 64}")
+        content = content.replace("name: weather", f"name: {'n' * length}", 1)
+        manifest = decode_manifest(content.encode())
+        if length == room:
+            assert len(str(identifier_of(manifest, checksum))) == IDENTIFIER_LIMIT
+        else:
+            with pytest.raises(PackageRejected, match=r"256 characters, .* take 1 off"):
+                identifier_of(manifest, checksum)
+
+
+def test_the_limit_of_identifiers_is_that_of_their_columns():
+    for table in metadata.tables.values():
+        for name in ("plugin_unique_identifier", "identifier"):
+            column = table.columns.get(name)
+            if column is not None:
+                assert column.type.length == IDENTIFIER_LIMIT, table.name
 
 
 @pytest.mark.parametrize("version", ["0.0.3-snapshot", "1.0.0-build_7", "0.0.1-x"])
