@@ -19,26 +19,46 @@ A failure is an ERROR with the reason; unknown operations and parameters are ref
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, final
 
 import gevent
 import msgspec
 
 from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
-from tidegate.hosts.runtimes import Operation
+from tidegate.hosts.isolation import Isolation
+from tidegate.hosts.provision import Provision
+from tidegate.hosts.runtimes import Operation, Runtime
 from tidegate.hosts.status import elsewhere_of, figures_of, status_of
-from tidegate.hosts.supervisor import Phase
+from tidegate.hosts.supervisor import Phase, Supervisor
 from tidegate.ids import PluginIdentifier
 from tidegate.link import ServerCall
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import HostHead
 
-if TYPE_CHECKING:
-    from tidegate.hosts.host import PluginHost
-
 log = get_log("hosts")
+
+
+class Controlled(Protocol):
+    """What control calls ask of the host. ``PluginHost`` is one; it makes and owns its Control."""
+
+    provision: Provision
+    isolation: Isolation
+    runtimes: list[Runtime]
+    grace: float
+    notify: Callable[[bytes], None]
+    fingerprint: Callable[[], dict[str, Any]]
+
+    @property
+    def supervisors(self) -> list[Supervisor]:
+        """Every plugin that was called or installed since the host started."""
+
+    def supervisor(self, identifier: str) -> Supervisor:
+        """The plugin's supervisor, made when there is none."""
+
+    def stop_plugin(self, identifier: str, grace: float) -> bool:
+        """Stop one plugin. False if none ran."""
 
 
 class ControlRefused(TidegateError):
@@ -51,7 +71,7 @@ class ControlRefused(TidegateError):
 class Control:
     """Carries out control calls, each in a greenlet of its own."""
 
-    def __init__(self, host: PluginHost) -> None:
+    def __init__(self, host: Controlled) -> None:
         self._host = host
         self._operations: Final = {
             "install": self._install,
@@ -188,7 +208,7 @@ def _identifier(params: dict[str, Any]) -> str:
     return str(PluginIdentifier.parse(str(params.get("identifier", ""))))
 
 
-def _grace(params: dict[str, Any], host: PluginHost) -> float:
+def _grace(params: dict[str, Any], host: Controlled) -> float:
     grace = params.get("grace")
     return float(grace) if isinstance(grace, int | float) else host.grace
 
