@@ -144,7 +144,7 @@ class World:
     def idle(self) -> bool:
         """Whether no session and no back-call is open anywhere."""
         instances = [one for each in self.host.supervisors for one in each.instances]
-        open_ones = sum(one.load + one.backcalls for one in instances)
+        open_ones = sum(one.load + one.table.backcalls for one in instances)
         return open_ones + self.host.target.running == 0
 
     def wait_idle(self, seconds: float = 5.0) -> bool:

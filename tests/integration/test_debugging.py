@@ -58,7 +58,7 @@ def test_T36_a_debugger_that_stops_the_process_loses_neither_connection_nor_regi
         process.child.signal(signal.SIGCONT)
         assert waiting.wait().texts == ["patient"]
         assert world.debugging.directory.find(identifier) is instance
-        assert instance.sessions.counters.late > 0
+        assert instance.table.counters.late > 0
 
 
 @pytest.mark.limit(120, "starts a plugin with the real SDK")
@@ -79,7 +79,7 @@ def test_T36_a_stopped_process_that_is_sent_more_than_fits_costs_calls_and_not_t
         long = "x" * (1 << 20)
         late = [act(world, identifier, "echo", text=long, seconds=1) for _ in range(20)]
         assert {one.wait(10).error_type for one in late} == {"DeadlineExceeded"}
-        assert instance.backlog <= 2 << 20  # the line that has begun goes out whole
+        assert instance.table.backlog <= 2 << 20  # the line that has begun goes out whole
         process.child.signal(signal.SIGCONT)
         assert act(world, identifier, "echo", text="back").wait().texts == ["back"]
         assert world.debugging.directory.find(identifier) is instance

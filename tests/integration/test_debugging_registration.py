@@ -413,24 +413,43 @@ def test_switched_off_nobody_listens(tmp_path):
         assert off.port == 0
 
 
-@pytest.mark.parametrize("setting", ["TIDEGATE_INSTANCE_SESSIONS", "TIDEGATE_TENANT_SESSIONS"])
-def test_sessions_over_the_cap_are_refused_at_once_and_come_free(tmp_path, setting):
-    with debugging_host(tmp_path, **{setting: 1}) as world, world.developer() as developer:
+@pytest.mark.parametrize(
+    "setting",
+    ["TIDEGATE_INSTANCE_SESSIONS", "TIDEGATE_PLUGIN_SESSIONS", "TIDEGATE_TENANT_SESSIONS"],
+)
+def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(tmp_path, whose):
+    caps = {f"TIDEGATE_{whose}_SESSIONS": 1, "TIDEGATE_ADMISSION_WAIT": 0.7}
+    with debugging_host(tmp_path, **caps) as world, world.developer() as developer:
         developer.register(world.key())
         identifier = world.connected(PLUGIN)
         one = world.call(identifier, "echo", tenant=TENANT)
         session = developer.request()["session_id"]
-        refused = world.call(identifier, "echo", tenant=TENANT).wait(2)
+        waits = world.call(identifier, "echo", tenant=TENANT)
+        world.until(lambda: world.control("status").chunks[0]["waiting"] == 1)
+        developer.answer(session, "end", {})
+        assert one.wait().error is None
+        session = developer.request()["session_id"]
+        refused = world.call(identifier, "echo", tenant=TENANT).wait(3)
         assert refused.error_type == "Overloaded"
         assert refused.error["args"]["retry_after"] == 1
         developer.answer(session, "end", {})
-        assert one.wait().error is None
-        two = world.call(identifier, "echo", tenant=TENANT)
-        developer.answer(developer.request()["session_id"], "end", {})
-        assert two.wait().error is None
+        assert waits.wait().error is None
         world.call(identifier, "echo", tenant=TENANT)
         developer.request()
     assert world.host.admission.may(TENANT)
+
+
+def test_calls_that_wait_end_with_the_connection(tmp_path):
+    caps = {"TIDEGATE_INSTANCE_SESSIONS": 1, "TIDEGATE_ADMISSION_WAIT": 60}
+    with debugging_host(tmp_path, **caps) as world:
+        with world.developer() as developer:
+            developer.register(world.key())
+            identifier = world.connected(PLUGIN)
+            calls = [world.call(identifier, "echo", tenant=TENANT) for _ in range(3)]
+            world.until(lambda: world.control("status").chunks[0]["waiting"] == 2)
+        for call in calls:
+            assert call.wait(2).error_type == "ConnectionClosedError"
+        assert world.host.admission.may(TENANT)
 
 
 def test_figures_count_debugged_plugins_and_their_sessions(world):

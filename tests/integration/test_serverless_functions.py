@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
+from gevent.queue import Queue
 from gevent.server import StreamServer
 
 from tests.serverless import ADMIN, TENANT, ServerlessWorld, serverless_world
@@ -587,21 +589,38 @@ def test_what_answers_but_is_no_connector_is_refused(world):
 
 
 @pytest.mark.parametrize("setting", ["TIDEGATE_PLUGIN_SESSIONS", "TIDEGATE_TENANT_SESSIONS"])
-def test_sessions_over_the_cap_are_refused_at_once_and_come_free(tmp_path, setting):
-    go, began = Event(), Event()
+def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(tmp_path, setting):
+    caps: dict[str, object] = {setting: 1, "TIDEGATE_ADMISSION_WAIT": 0.7}
+    turns: Queue[Asked] = Queue()
+    go: Queue[None] = Queue()
 
     def script(asked: Asked) -> None:
-        began.set()
-        assert go.wait(10)
+        turns.put(asked)
+        go.get(timeout=10)
         _answer(asked)
 
-    with serverless_world(tmp_path, **{setting: 1}) as world:
+    with serverless_world(tmp_path, **caps) as world:
         world.function = Function(script=script)
         world.forge(WEATHER, DECLARATION, world.function.url)
         first = gevent.spawn(call, world)
-        assert began.wait(10)
-        assert call(world).status == 429
-        go.set()
+        turns.get(timeout=10)
+        waits = gevent.spawn(call, world)
+        refused = call(world)  # it gives up together with the one that came before it
+        assert refused.status == 429
+        assert waits.get(timeout=5).status == 429
+        waits = gevent.spawn(call, world)
+        until_waiting(world, 1)
+        go.put(None)
         assert first.get().texts == ["sunny"]
-        assert call(world).texts == ["sunny"]
+        turns.get(timeout=5)
+        go.put(None)
+        assert waits.get().texts == ["sunny"]
+        assert world.serverless._sessions.may(TENANT)
         world.function.server.stop()
+
+
+def until_waiting(world: ServerlessWorld, count: int) -> None:
+    """Until so many calls wait for a session."""
+    end = time.monotonic() + 5
+    while sum(one["waiting"] for one in world.control("status")) != count:
+        assert time.monotonic() < end, f"not {count} calls wait"

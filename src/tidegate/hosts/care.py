@@ -205,13 +205,13 @@ class Care:
         settings = supervisor.settings
         age = now - instance.started_at
         burning = now - record.busy_since if record.busy_since else 0.0
-        if instance.stalled(settings.tidegate_stall_limit):
+        if instance.table.stalled(settings.tidegate_stall_limit):
             self._stalled(supervisor, instance)
         elif 0 < settings.tidegate_recycle_memory < instance.memory:
             supervisor.replace(instance, "memory over TIDEGATE_RECYCLE_MEMORY")
         elif 0 < settings.tidegate_recycle_age < age:
             supervisor.replace(instance, "older than TIDEGATE_RECYCLE_AGE")
-        elif instance.abandoned and 0 < _patience(instance, settings) < burning:
+        elif instance.table.abandoned and 0 < _patience(instance, settings) < burning:
             supervisor.replace(instance, "burns CPU for calls that are over")
 
     def _stalled(self, supervisor: Supervisor, instance: LocalInstance) -> None:
@@ -257,7 +257,7 @@ class Care:
         plugin_id = supervisor.identifier.partition(":")[0]
         stop = settings.tidegate_idle_stop
         pinned = not stop or plugin_id in settings.tidegate_pinned
-        if not pinned and all(not one.load and now - one.idle_since > stop for one in pool):
+        if not pinned and all(not one.load and now - one.table.idle_since > stop for one in pool):
             log.info("idle plugin stopped", plugin=supervisor.identifier)
             for one in idle:
                 supervisor.retire(one)
@@ -265,7 +265,7 @@ class Care:
         for one in reversed(idle):
             if len(pool) <= settings.tidegate_instances_min:
                 return
-            if now - one.idle_since > settings.tidegate_scale_idle:
+            if now - one.table.idle_since > settings.tidegate_scale_idle:
                 supervisor.retire(one)
 
     # ------------------------------------------------------------------ orphans
@@ -292,7 +292,7 @@ def _pause(supervisors: list[Supervisor]) -> float:
     ending = any(
         len(one.pool) > one.settings.tidegate_instances_min
         or (one.pool and one.settings.tidegate_idle_stop)
-        or any(instance.abandoned for instance in one.pool)
+        or any(instance.table.abandoned for instance in one.pool)
         for one in supervisors
     )
     return _DOZE_TO_STOP if ending else _DOZE

@@ -15,6 +15,7 @@ import enum
 from typing import Final, Protocol
 
 from tidegate.errors import CallFailed, TidegateError
+from tidegate.hosts.session_table import SessionTable
 from tidegate.link import ServerCall
 
 
@@ -52,7 +53,12 @@ def check_transition(old: State, new: State) -> None:
 
 
 class Instance(Protocol):
-    """One running plugin. Ends exactly once; what it was serving then ends with it, typed."""
+    """One running plugin. Ends exactly once; what it was serving then ends with it, typed.
+
+    ``table`` holds its sessions, and what is known of their progress.
+    """
+
+    table: SessionTable
 
     @property
     def state(self) -> State:
@@ -65,16 +71,6 @@ class Instance(Protocol):
     @property
     def usable(self) -> bool:
         """Whether it takes sessions now. Calls go to the usable instance with the fewest."""
-
-    def stalled(self, limit: float) -> bool:
-        """Whether calls have waited ``limit`` seconds and nothing was heard of any of them.
-
-        New calls then go elsewhere. Asked for each call: it must cost next to nothing.
-        """
-
-    @property
-    def served(self) -> int:
-        """Sessions that the plugin itself brought to an end."""
 
     def start(self) -> None:
         """Begin to run. Called once, by the supervisor's greenlet; OSError when it cannot."""

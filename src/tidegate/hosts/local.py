@@ -1,7 +1,7 @@
 """A plugin as a process on this machine, spoken to by lines on its standard streams.
 
     host --stdin-->  plugin    one JSON object per line     Writer, one greenlet
-    host <--stdout-- plugin    messages, heartbeats, logs   read_all + wire.Sessions, one greenlet
+    host <--stdout-- plugin    messages, heartbeats, logs   read_all + SessionTable, one greenlet
     host <--stderr-- plugin    free text, its tail kept     StandardError, one greenlet
 
 Whatever the load, a process costs these three greenlets, a timer and a pidfd watcher, and a
@@ -19,27 +19,23 @@ from typing import Any, Final, final
 import gevent
 from gevent.event import Event
 
-from tidegate.backcalls import Caller, Session, Target
+from tidegate.backcalls import Caller, Target
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.deadline import Deadline
 from tidegate.environments import Child, Exit, ReadEnd
-from tidegate.errors import CallFailed, Overloaded, PluginDied, PluginStartFailed
+from tidegate.errors import CallFailed, PluginDied, PluginStartFailed
 from tidegate.hosts.cgroups import Cgroup
-from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.launch import Box, Prepared, home_of, start_process
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.processes import oom_kills
 from tidegate.hosts.reading import read_all, unread
+from tidegate.hosts.session_table import SessionTable
 from tidegate.hosts.stderr import StandardError
-from tidegate.hosts.talk import Talk
 from tidegate.hosts.writer import Writer
-from tidegate.link import ServerCall, flush, wait_writable
+from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.heads import PluginHead
-from tidegate.wire.sessions import Port, Sessions
 
 log = get_log("hosts")
 
@@ -69,16 +65,11 @@ class LocalInstance:
     ) -> None:
         self.prepared = prepared
         self.state = State.NEW
-        self.served = 0
-        self.opened = 0
         self.started_at = SYSTEM_CLOCK.monotonic()
         self.ready_after = 0.0
-        self.idle_since = self.started_at
-        self.abandoned = 0
         self.memory = 0
         self._limit: dict[str, Any] = {}
         self._ooms_before = oom_kills()
-        self._silent_since = 0.0
         self._settings = settings
         self._environ = environ
         self._isolation = isolation
@@ -86,21 +77,15 @@ class LocalInstance:
         self.box = Box(0)
         self._on_gone = on_gone
         self._plugin_log = plugin_log
-        self._talk = Talk(
+        self.table = SessionTable(
             Caller(prepared.identifier, prepared.permission),
             plugin_log,
+            target,
+            line_limit=settings.line_limit,
             ready=self._heard,
-            session_of=self._session_of,
-            break_off=self._break_off,
-            target=target,
+            clean=prepared.scrub,
         )
-        self._dirty: list[Port] = []
-        self.sessions = Sessions(
-            settings.line_limit, self._talk, on_end=self._session_ended, clean=prepared.scrub
-        )
-        self._deadlines = Deadlines(self._expire)
         self._decided = Event()
-        self._empty = Event()
         self._over = Event()
         self._reason = ""
         self._ending: CallFailed | None = None
@@ -126,7 +111,8 @@ class LocalInstance:
         self._stderr_pipe = ReadEnd(self._child.stderr)
         self._stderr = StandardError(self._stderr_pipe, self._plugin_log)
         budget = self._settings.tidegate_plugin_backlog
-        self._writer = self._talk.writer = Writer(self._child.stdin, budget, self._broken)
+        self._writer = Writer(self._child.stdin, budget, self._broken)
+        self.table.attach(self._writer)
         self._reader = gevent.spawn(self._read)
         drainer = gevent.spawn(self._stderr.drain)
         self._greenlets = [self._reader, drainer, gevent.spawn(self._writer.run)]
@@ -156,9 +142,8 @@ class LocalInstance:
         """Let open sessions end by themselves for ``grace`` seconds, then stop."""
         if self.state in (State.STARTING, State.READY):
             self._become(State.DRAINING)
-        if self.load and self.state is State.DRAINING:
-            self._empty.clear()
-            self._empty.wait(grace)
+        if self.state is State.DRAINING:
+            self.table.wait_empty(grace)
         self.stop()
 
     def stop(self, reason: CallFailed | None = None) -> None:
@@ -200,7 +185,7 @@ class LocalInstance:
     @property
     def load(self) -> int:
         """Open sessions."""
-        return len(self.sessions.ports)
+        return self.table.load
 
     @property
     def pid(self) -> int:
@@ -208,133 +193,25 @@ class LocalInstance:
         return self._child.pid
 
     @property
-    def backcalls(self) -> int:
-        """Back-calls of the plugin that are not answered yet."""
-        return self._talk.backcalls
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for the plugin to read them."""
-        return self._writer.pending
-
-    def open(self, call: ServerCall) -> bool:
-        """Begin a session (``instance.Instance.open``)."""
-        head = call.head
-        assert isinstance(head, PluginHead)  # noqa: S101 - the host routes by this very type
-        if not self.usable:
-            return False
-        session_id = head.session
-        if session_id in self.sessions.ports:
-            call.fail(CallFailed(f"session {session_id} is open already").as_json())
-            return True
-        self.opened += 1
-        self.sessions.open(session_id, call)
-        call.on_cancel = partial(self._forget, session_id)
-        self._deadlines.add(session_id, head.seconds)
-        admitted = self._writer.send(call.payload, session_id)
-        if self._writer.broken:
-            self._forget(session_id)  # it died this very moment: the next one takes the call
-            return False
-        call.payload = b""
-        if not admitted:
-            self._forget(session_id)
-            error = Overloaded(
-                f"the plugin does not read its input: {self.backlog} bytes wait already",
-                retry_after=1,
-            )
-            call.fail(error.as_json())
-        elif not self._silent_since:
-            self._silent_since = SYSTEM_CLOCK.monotonic()
-        return True
-
-    @property
     def usable(self) -> bool:
         """Whether it takes sessions: ready, alive and listening."""
         return self.state is State.READY and self._child.exit is None and not self._writer.broken
 
-    def stalled(self, limit: float) -> bool:
-        """Whether calls were given to it ``limit`` seconds ago and no session said anything since.
-
-        Not while it waits for us (a back-call), and never with ``limit`` 0.
-        """
-        since = self._silent_since
-        if not since or not limit or SYSTEM_CLOCK.monotonic() - since <= limit:
-            return False
-        return not self._talk.backcalls
-
-    def _forget(self, session_id: str, reason: CallFailed | None = None) -> None:
-        self.abandoned += 1
-        self.sessions.forget(session_id)
-        self._writer.discard(session_id)
-        self._left(session_id, reason)
-
-    def _session_ended(self, session_id: str) -> None:
-        self.served += 1
-        self._left(session_id)
-
-    def _left(self, session_id: str, reason: CallFailed | None = None) -> None:
-        self._deadlines.discard(session_id)
-        self._talk.session_over(session_id, reason)
-        if not self.sessions.ports:
-            self.idle_since = SYSTEM_CLOCK.monotonic()
-            self._empty.set()
-            if reason is None:  # a call whose time is over says that something is wrong
-                self._silent_since = 0.0
-
-    def _expire(self, session_id: str) -> None:
-        call = self.sessions.ports.get(session_id)
-        if isinstance(call, ServerCall) and isinstance(call.head, PluginHead):
-            error = Deadline(0.0, call.head.seconds, call.head.owner).error()
-            self._forget(session_id, error)
-            call.fail(error.as_json())
-
-    def _session_of(self, session_id: str) -> Session | None:
-        call = self.sessions.ports.get(session_id)
-        if not isinstance(call, ServerCall) or not isinstance(call.head, PluginHead):
-            return None
-        head = call.head
-        left = self._deadlines.remaining(session_id)
-        return Session(
-            tenant=head.tenant,
-            user=head.user,
-            type=head.type,
-            deadline=Deadline(SYSTEM_CLOCK.monotonic() + left, head.seconds, head.owner),
-            trace=head.trace,
-            depth=head.depth,
-        )
-
-    def _break_off(self, session_id: str, error: bytes) -> None:
-        call = self.sessions.ports.get(session_id)
-        if isinstance(call, ServerCall):
-            self._forget(session_id)
-            call.fail(error)
+    def open(self, call: ServerCall) -> bool:
+        """Begin a session (``instance.Instance.open``)."""
+        return self.usable and self.table.open(call)
 
     # ------------------------------------------------------------------ what the process does
 
     def _read(self) -> None:
-        read_all(self._stdout, self._take, self._send)
+        read_all(self._stdout, self.table.take, self.table.hand_on)
         if self._child.wait(_EOF_GRACE) is None:
             self.kill("it closed its standard output")
 
-    def _take(self, data: bytes) -> None:
-        try:
-            self._dirty += self.sessions.receive(data)
-        except Exception:
-            # A defect of ours on some line must not cost all sessions of the process.
-            log.exception("output of a plugin not understood", plugin=self.prepared.identifier)
-            self._dirty += self.sessions.unsent()
-
-    def _send(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        if dirty:
-            self._silent_since = 0.0
-            flush(dirty)  # type: ignore[arg-type]
-            wait_writable(dirty)  # type: ignore[arg-type]
-
     def _heard(self) -> None:
         if self.state is State.STARTING:
-            self.idle_since = SYSTEM_CLOCK.monotonic()
-            self.ready_after = self.idle_since - self.started_at
+            self.table.idle_since = SYSTEM_CLOCK.monotonic()
+            self.ready_after = self.table.idle_since - self.started_at
             self._become(State.READY)
             self._decided.set()
 
@@ -348,16 +225,11 @@ class LocalInstance:
             self._cgroup.kill()
         self._last_words()
         gevent.killall(self._greenlets)
-        self._talk.close()
-        self._writer.close()
-        self._deadlines.close()
         self._become(State.GONE if self._stop_asked else State.FAILED)
-        ending = self._ending or self._death()
-        flush(self.sessions.end_all(ending.as_json()))  # type: ignore[arg-type]
+        self.table.end_all(self._ending or self._death())
         self._stdout.close()
         self._stderr_pipe.close()
         self._decided.set()
-        self._empty.set()
         if self._cgroup is not None:
             self._cgroup.remove()
         self._on_gone(self)

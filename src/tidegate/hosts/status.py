@@ -57,7 +57,7 @@ def elsewhere_of(statuses: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:
     instances = supervisor.instances
-    counters = [one.sessions.counters for one in instances]
+    counters = [one.table.counters for one in instances]
     return {
         "phase": supervisor.phase.value,
         "instances": len(instances),
@@ -65,9 +65,9 @@ def _figures(supervisor: Supervisor) -> dict[str, Any]:
         "waiting": supervisor.waiting,
         "starts": supervisor.starts,
         "deaths": supervisor.restarts.deaths,
-        "opened": sum(one.opened for one in instances),
-        "served": sum(one.served for one in instances),
-        "backlog_bytes": sum(one.backlog for one in instances),
+        "opened": sum(one.table.opened for one in instances),
+        "served": sum(one.table.served for one in instances),
+        "backlog_bytes": sum(one.table.backlog for one in instances),
         "ooms": supervisor.ooms,
         "limited": supervisor.limited,
         "hangs": supervisor.hangs,
@@ -84,7 +84,7 @@ def _instance(instance: LocalInstance) -> dict[str, Any]:
         "pid": instance.pid,
         "state": instance.state.value,
         "sessions": instance.load,
-        "served": instance.served,
+        "served": instance.table.served,
         "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
         "ready_after": round(instance.ready_after, 3),
         "memory_bytes": _memory(instance),

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 import gevent
-from gevent import get_hub
 from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
@@ -27,12 +26,13 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments import Progress
 from tidegate.errors import CallFailed, PluginStartFailed, TidegateError
 from tidegate.hosts.admission import Admission
+from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.instance import State
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.provision import PackageUnknown, Provision
 from tidegate.hosts.restarts import Restarts
-from tidegate.hosts.waiting import NOT_FOUND, WaitingLine
+from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
@@ -78,20 +78,18 @@ class Supervisor:
         #: Instances that were stopped at their memory limit, at another one, for hanging.
         self.ooms = self.limited = self.hangs = 0
         self.last_error = ""
-        self.sessions = 0
         self.pool: list[LocalInstance] = []
         self._provision = provision
         self._slots = slots
         self._make = make
         self._on_unknown = on_unknown
-        self._admission = admission or Admission(settings.tidegate_tenant_sessions)
-        self._line = WaitingLine(
-            settings.tidegate_start_limit,
-            lambda: self._doing,
-            wait=settings.tidegate_admission_wait,
-            size=settings.tidegate_admission_queue,
+        self._entrance = Entrance(
+            settings,
+            admission or Admission(settings.tidegate_tenant_sessions),
+            begin=self._begin,
+            free=lambda: self._pick() is not None,
+            explain=lambda: self._doing,
         )
-        self._pump_asked = False
         self._starting: AsyncResult | None = None
         self._starter: gevent.Greenlet | None = None
         self._candidate: LocalInstance | None = None
@@ -106,44 +104,22 @@ class Supervisor:
 
     def open(self, call: ServerCall) -> None:
         """Begin a session, now or when there is one. Never waits (``link.Handler.opened``)."""
-        if not self._line and self._admit(call):
+        if self._entrance.admit(call):
             return
         serving = any(self._serves(one) for one in self.pool)
         refusal = None if serving else self._refusal()
         if refusal is not None:
             call.fail(refusal.as_json())
             return
-        self._line.add(call, crowded=serving)
-        if serving:
-            self._pump()
-        else:
+        self._entrance.wait(call, crowded=serving)
+        if not serving:
             self._ensure_starting()
 
-    def _admit(self, call: ServerCall) -> bool:
-        """Give ``call`` a session. False, and untouched, when there is none for it now."""
-        tenant = call.head.tenant  # type: ignore[union-attr]
-        if not (self._has_room() and self._admission.may(tenant)):
-            return False
-        self.sessions += 1
-        self._admission.entered(tenant)
-        call.on_over = self._over
+    def _begin(self, call: ServerCall) -> bool:
         while (instance := self._pick()) is not None:
             if instance.open(call):
                 return True
-        call.on_over = None
-        self.sessions -= 1
-        self._admission.left(tenant)
         return False
-
-    def _over(self, call: ServerCall) -> None:
-        self.sessions -= 1
-        self._admission.left(call.head.tenant)  # type: ignore[union-attr]
-        if self._line:
-            self._ask_pump()
-
-    def _has_room(self) -> bool:
-        cap = self.settings.tidegate_plugin_sessions
-        return not cap or self.sessions < cap
 
     def _pick(self) -> LocalInstance | None:
         """The instance with the fewest sessions that takes one more."""
@@ -157,25 +133,8 @@ class Supervisor:
         return (not cap or instance.load < cap) and self._serves(instance)
 
     def _serves(self, instance: LocalInstance) -> bool:
-        return instance.usable and not instance.stalled(self.settings.tidegate_stall_limit)
-
-    def _ask_pump(self) -> None:
-        # Not here: this may be the middle of an instance's own work on its sessions.
-        if not self._pump_asked:
-            self._pump_asked = True
-            get_hub().loop.run_callback(self._pump)
-
-    def _pump(self) -> None:
-        """Let in who waits, as long as there are sessions to give. Runs in the hub as well."""
-        self._pump_asked = False
-        while self._line and self._has_room() and self._pick() is not None:
-            call = self._line.next(self._admission.may)
-            if call is None:
-                self._admission.remind(self._ask_pump)
-                return
-            if not self._admit(call):
-                self._line.add(call, crowded=True)
-                return
+        stall = self.settings.tidegate_stall_limit
+        return instance.usable and not instance.table.stalled(stall)
 
     def _refusal(self) -> CallFailed | None:
         if self._stopped:
@@ -201,9 +160,14 @@ class Supervisor:
         return Phase.QUARANTINED if self.restarts.quarantined_until else Phase.IDLE
 
     @property
+    def sessions(self) -> int:
+        """Sessions that are open, over all instances."""
+        return self._entrance.sessions
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for the plugin to be up, or for a session."""
-        return len(self._line)
+        return self._entrance.waiting
 
     @property
     def instances(self) -> list[LocalInstance]:
@@ -273,8 +237,8 @@ class Supervisor:
             starter.kill()
         refusal = self._refusal()
         if refusal is not None:
-            self._line.fail(refusal)
-        self._line.close()
+            self._entrance.fail(refusal)
+        self._entrance.close()
         gevent.joinall([gevent.spawn(one.drain, grace) for one in self.instances])
         self._ended.set()
 
@@ -364,7 +328,7 @@ class Supervisor:
         outgoing, self._outgoing = self._outgoing, set()
         for old in outgoing:
             self.retire(old)
-        self._pump()
+        self._entrance.pump()
         if len(self.pool) < self.settings.tidegate_instances_min:
             self._ensure_starting()
 
@@ -382,7 +346,7 @@ class Supervisor:
             failure = PluginStartFailed(error.message, **error.details)
         self._outgoing.clear()
         if not self.pool:
-            self._line.fail(failure)
+            self._entrance.fail(failure)
         outcome.set_exception(failure)
 
     def _gone(self, instance: LocalInstance) -> None:
@@ -390,14 +354,16 @@ class Supervisor:
         self._leaving.discard(instance)
         if instance.state is State.FAILED:
             lived = SYSTEM_CLOCK.monotonic() - instance.started_at
-            self.restarts.died(ready=instance.ready_after > 0, lived=lived, served=instance.served)
+            served = instance.table.served
+            self.restarts.died(ready=instance.ready_after > 0, lived=lived, served=served)
             self.last_error = f"{instance.exit}: {instance.last_words()}".strip(": ")
             log.warning("plugin died", plugin=self.identifier, exit=instance.exit, lived=lived)
         self._outgoing.discard(instance)
         if instance in self.pool:
             self.pool.remove(instance)
-            few = len(self.pool) < self.settings.tidegate_instances_min
-            if (self._line and not self.pool) or (few and instance.opened and not self._stopped):
+            used = instance.table.opened and not self._stopped
+            few = used and len(self.pool) < self.settings.tidegate_instances_min
+            if few or (self.waiting and not self.pool):
                 self._restart_after_death()
 
     def _restart_after_death(self) -> None:
@@ -405,7 +371,7 @@ class Supervisor:
         if refusal is None:
             self._ensure_starting()
         elif not self.pool:
-            self._line.fail(refusal)
+            self._entrance.fail(refusal)
 
     def _progress(self, step: str, message: str) -> None:
         self._doing = f"{step}: {message}"

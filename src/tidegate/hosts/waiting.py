@@ -23,7 +23,7 @@ RETRY_AFTER: Final = 1
 
 @final
 class WaitingLine:
-    """The line before one plugin's door. Owned by its supervisor; nothing here waits.
+    """The line before one plugin's door. Owned by its entrance; nothing here waits.
 
     A call leaves it by :meth:`next` or :meth:`take`, by failing with the others, when its caller
     leaves, or when it has waited too long: for a start ``limit`` seconds (``explain`` says what

@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final, final
 
 import gevent
 from gevent import socket
 from gevent.event import Event
 
-from tidegate.backcalls import Caller, Session, Target
+from tidegate.backcalls import Caller, Target
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.deadline import Deadline
-from tidegate.errors import CallFailed, ConnectionClosed, Overloaded
+from tidegate.errors import CallFailed, ConnectionClosed
 from tidegate.hosts.admission import Admission
-from tidegate.hosts.deadlines import Deadlines
+from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.reading import read_all
-from tidegate.hosts.talk import Talk
+from tidegate.hosts.session_table import SessionTable
 from tidegate.hosts.writer import Writer
-from tidegate.link import ServerCall, flush, wait_writable
+from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.heads import PluginHead
-from tidegate.wire.sessions import Port, Sessions
 
 log = get_log("hosts")
 
@@ -54,30 +50,30 @@ class DebugInstance:
         admission: Admission,
     ) -> None:
         self.tenant = tenant
-        self._admission = admission
-        self._most = settings.tidegate_instance_sessions
         self.identifier = identifier
         self.state = State.NEW
-        self.served = 0
-        self.opened = 0
+        self._most = settings.tidegate_instance_sessions
         self.started_at = SYSTEM_CLOCK.monotonic()
         self._sock = sock
-        self._talk = Talk(
+        self.table = SessionTable(
             Caller(identifier, permission),
             plugin_log,
+            target,
+            line_limit=settings.line_limit,
             ready=_nothing,
-            session_of=self._session_of,
-            break_off=self._break_off,
-            target=target,
         )
-        self.sessions = Sessions(settings.line_limit, self._talk, on_end=self._session_ended)
-        self._dirty: list[Port] = []
-        budget = settings.tidegate_plugin_backlog
+        #: Calls come in by it; :meth:`open` is for those whose turn it is.
+        self.entrance = Entrance(
+            settings,
+            admission,
+            begin=self.open,
+            free=lambda: self.usable and not (self._most and self.load >= self._most),
+        )
         # A descriptor of its own: reader and writer then wait and close each for itself.
-        self._writer = self._talk.writer = Writer(os.dup(sock.fileno()), budget, self._broken)
+        budget = settings.tidegate_plugin_backlog
+        self._writer = Writer(os.dup(sock.fileno()), budget, self._broken)
+        self.table.attach(self._writer)
         self._writing: gevent.Greenlet | None = None
-        self._deadlines = Deadlines(self._expire)
-        self._empty = Event()
         self._over = Event()
         self._ending: CallFailed | None = None
 
@@ -101,9 +97,9 @@ class DebugInstance:
         """
         try:
             if first:
-                self._take(first)
-                self._send()
-            read_all(_Socket(self._sock), self._take, self._send)
+                self.table.take(first)
+                self.table.hand_on()
+            read_all(_Socket(self._sock), self.table.take, self.table.hand_on)
         except OSError as error:
             log.debug("debugging connection lost", plugin=self.identifier, error=str(error))
         finally:
@@ -113,9 +109,7 @@ class DebugInstance:
         """Let open sessions end by themselves for ``grace`` seconds, then hang up."""
         if self.state is State.READY:
             self._become(State.DRAINING)
-            if self.load:
-                self._empty.clear()
-                self._empty.wait(grace)
+            self.table.wait_empty(grace)
         self.stop()
 
     def stop(self, reason: CallFailed | None = None) -> None:
@@ -136,113 +130,20 @@ class DebugInstance:
     @property
     def load(self) -> int:
         """Open sessions."""
-        return len(self.sessions.ports)
+        return self.table.load
 
     @property
-    def backlog(self) -> int:
-        """Bytes that wait for the plugin to read them."""
-        return self._writer.pending
+    def usable(self) -> bool:
+        """Whether it takes sessions: registered, and nobody has hung up."""
+        return self.state is State.READY and not self._writer.broken
 
     def open(self, call: ServerCall) -> bool:
         """Begin a session (``instance.Instance.open``)."""
-        head = call.head
-        assert isinstance(head, PluginHead)  # noqa: S101 - the host routes by this very type
-        if self.state is not State.READY or self._writer.broken:
+        if not self.usable or (self._most and self.load >= self._most):
             return False
-        session_id = head.session
-        refusal = self._refusal(session_id)
-        if refusal is not None:
-            call.fail(refusal.as_json())
-            return True
-        self.opened += 1
-        self._admission.entered(self.tenant)
-        self.sessions.open(session_id, call)
-        call.on_cancel = partial(self._forget, session_id)
-        self._deadlines.add(session_id, head.seconds)
-        if not self._writer.send(call.payload, session_id):
-            self._forget(session_id)
-            call.fail(self._overloaded().as_json())
-        call.payload = b""
-        return True
-
-    def _refusal(self, session_id: str) -> CallFailed | None:
-        """Why a call is not taken. At once: a developer's process does not have others wait."""
-        if session_id in self.sessions.ports:
-            return CallFailed(f"session {session_id} is open already")
-        if self._most and self.load >= self._most:
-            text = f"{self.load} sessions are open (TIDEGATE_INSTANCE_SESSIONS)"
-            return Overloaded(text, retry_after=1)
-        if not self._admission.may(self.tenant):
-            return Overloaded(
-                "the tenant has too many sessions (TIDEGATE_TENANT_SESSIONS)", retry_after=1
-            )
-        return None
-
-    def _overloaded(self) -> Overloaded:
-        return Overloaded(
-            f"the plugin does not read its connection: {self.backlog} bytes wait already",
-            retry_after=1,
-        )
-
-    def _forget(self, session_id: str, reason: CallFailed | None = None) -> None:
-        self.sessions.forget(session_id)
-        self._writer.discard(session_id)
-        self._left(session_id, reason)
-
-    def _session_ended(self, session_id: str) -> None:
-        self.served += 1
-        self._left(session_id)
-
-    def _left(self, session_id: str, reason: CallFailed | None = None) -> None:
-        self._deadlines.discard(session_id)
-        self._admission.left(self.tenant)
-        self._talk.session_over(session_id, reason)
-        if not self.sessions.ports:
-            self._empty.set()
-
-    def _expire(self, session_id: str) -> None:
-        call = self.sessions.ports.get(session_id)
-        if isinstance(call, ServerCall) and isinstance(call.head, PluginHead):
-            error = Deadline(0.0, call.head.seconds, call.head.owner).error()
-            self._forget(session_id, error)
-            call.fail(error.as_json())
-
-    def _break_off(self, session_id: str, error: bytes) -> None:
-        call = self.sessions.ports.get(session_id)
-        if isinstance(call, ServerCall):
-            self._forget(session_id)
-            call.fail(error)
-
-    def _session_of(self, session_id: str) -> Session | None:
-        call = self.sessions.ports.get(session_id)
-        if not isinstance(call, ServerCall) or not isinstance(call.head, PluginHead):
-            return None
-        head = call.head
-        left = self._deadlines.remaining(session_id)
-        return Session(
-            tenant=head.tenant,
-            user=head.user,
-            type=head.type,
-            deadline=Deadline(SYSTEM_CLOCK.monotonic() + left, head.seconds, head.owner),
-            trace=head.trace,
-            depth=head.depth,
-        )
+        return self.table.open(call)
 
     # ------------------------------------------------------------------ the connection
-
-    def _take(self, data: bytes) -> None:
-        try:
-            self._dirty += self.sessions.receive(data)
-        except Exception:
-            # A defect of ours on some line must not cost all sessions of the connection.
-            log.exception("output of a plugin not understood", plugin=self.identifier)
-            self._dirty += self.sessions.unsent()
-
-    def _send(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        if dirty:
-            flush(dirty)  # type: ignore[arg-type]
-            wait_writable(dirty)  # type: ignore[arg-type]
 
     def _broken(self) -> None:
         """The writer noticed first: wake the reader."""
@@ -251,15 +152,11 @@ class DebugInstance:
     def _finish(self) -> None:
         if self._writing is not None:
             self._writing.kill()
-        self._talk.close()
-        self._writer.close()
-        self._deadlines.close()
         self._become(State.GONE)
         ending = self._ending or ConnectionClosed(_CLOSED, plugin=self.identifier)
-        for _ in self.sessions.ports:
-            self._admission.left(self.tenant)
-        flush(self.sessions.end_all(ending.as_json()))  # type: ignore[arg-type]
-        self._empty.set()
+        self.table.end_all(ending)
+        self.entrance.fail(ending)
+        self.entrance.close()
         self._over.set()
 
     def _become(self, state: State) -> None:

@@ -109,9 +109,11 @@ class Debugging:
         if not isinstance(head, PluginHead):
             return False
         instance = self.directory.find(head.plugin)
-        if instance is None or not _is_same(instance.tenant, head.tenant):
+        if instance is None or not _is_same(instance.tenant, head.tenant) or not instance.usable:
             return False
-        return instance.open(call)
+        if not instance.entrance.admit(call):
+            instance.entrance.wait(call, crowded=True)
+        return True
 
     def status(self) -> Iterable[dict[str, Any]]:
         """One dict per connected plugin."""
@@ -212,7 +214,7 @@ def _status(instance: DebugInstance) -> dict[str, Any]:
         "runtime": "remote",
         "tenant": instance.tenant,
         "phase": "up",
-        "waiting": 0,
+        "waiting": instance.entrance.waiting,
         "starts": 1,
         "deaths": 0,
         "quarantined_until": 0,
@@ -222,7 +224,7 @@ def _status(instance: DebugInstance) -> dict[str, Any]:
                 "pid": 0,
                 "state": instance.state.value,
                 "sessions": instance.load,
-                "served": instance.served,
+                "served": instance.table.served,
                 "uptime": round(SYSTEM_CLOCK.monotonic() - instance.started_at, 3),
                 "ready_after": 0.0,
                 "memory_bytes": 0,

@@ -18,6 +18,7 @@ from tidegate.errors import CallFailed, FunctionFailed, FunctionUnreachable
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.serverless.functions import Known
 from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool, read_piece, wait_before
+from tidegate.hosts.session_table import session_of
 from tidegate.link import ServerCall, flush, wait_writable
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
@@ -65,15 +66,7 @@ class Invocation:
     @property
     def session(self) -> Session:
         """The session, as its back-calls see it."""
-        head = self.head
-        return Session(
-            tenant=head.tenant,
-            user=head.user,
-            type=head.type,
-            deadline=self.deadline,
-            trace=head.trace,
-            depth=head.depth,
-        )
+        return session_of(self.head, self.deadline)
 
     def run(self, find: Callable[[str], Known]) -> None:
         """The whole call; it has ended, typed, when this returns."""

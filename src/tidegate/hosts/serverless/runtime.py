@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, final
@@ -18,12 +17,12 @@ from tidegate.errors import (
     HostLost,
     InstallFailed,
     InvalidIdentifier,
-    Overloaded,
     PluginStartFailed,
     SessionOver,
     StorageUnavailable,
 )
 from tidegate.hosts.admission import Admission
+from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.serverless.connector import Connector
@@ -76,7 +75,7 @@ class Serverless:
         )
         self._sessions = sessions or Admission(settings.tidegate_tenant_sessions)
         self._invocations: dict[str, Invocation] = {}
-        self._open: Counter[str] = Counter()
+        self._entrances: dict[str, Entrance] = {}
         self._running = Group()
         self._launching: dict[str, BoundedSemaphore] = {}
         self._operations: Final[dict[str, Operation]] = {
@@ -106,61 +105,65 @@ class Serverless:
         head = call.head
         if not isinstance(head, PluginHead):
             return False
+        try:
+            entrance = self._entrance(head.plugin)
+        except InvalidIdentifier as error:
+            call.fail(PluginStartFailed(error.message).as_json())
+            return True
+        if not entrance.admit(call):
+            entrance.wait(call, crowded=True)
+        return True
+
+    def _entrance(self, identifier: str) -> Entrance:
+        known = self._entrances.get(identifier)
+        if known is None:
+            plugin_id = PluginIdentifier.parse(identifier).plugin_id
+            known = self._entrances[identifier] = Entrance(
+                self._settings.for_plugin(plugin_id),
+                self._sessions,
+                begin=self._begin,
+                free=lambda: True,
+            )
+        return known
+
+    def _begin(self, call: ServerCall) -> bool:
+        head = call.head
+        assert isinstance(head, PluginHead)  # noqa: S101 - only such calls come to an entrance
         signed = sign_session(self._key, head.session)
-        refusal = self._refusal(head, signed)
-        if refusal is not None:
-            call.fail(refusal.as_json())
+        if signed in self._invocations:
+            call.fail(CallFailed(f"session {head.session} is open already").as_json())
             return True
         plugin_log = self._log_of(plugin_id_of(head.plugin))
         invocation = Invocation(call, head, signed, self._settings, self._pool, plugin_log)
         self._invocations[signed] = invocation
-        self._open[head.plugin] += 1
-        self._sessions.entered(head.tenant)
         greenlet = self._running.spawn(invocation.run, self._functions.get)
         greenlet.link(lambda _: self._ended(invocation))
         call.on_cancel = partial(greenlet.kill, block=False)
         return True
 
-    def _refusal(self, head: PluginHead, signed: str) -> CallFailed | None:
-        """Why a call is not taken. At once: who waits here would wait for somebody's cloud."""
-        try:
-            plugin_id = PluginIdentifier.parse(head.plugin).plugin_id
-        except InvalidIdentifier as error:
-            return PluginStartFailed(error.message)
-        if signed in self._invocations:
-            return CallFailed(f"session {head.session} is open already")
-        most = self._settings.for_plugin(plugin_id).tidegate_plugin_sessions
-        if most and self._open[head.plugin] >= most:
-            text = f"{most} sessions are open (TIDEGATE_PLUGIN_SESSIONS)"
-            return Overloaded(text, retry_after=1)
-        if not self._sessions.may(head.tenant):
-            text = "the tenant has too many sessions (TIDEGATE_TENANT_SESSIONS)"
-            return Overloaded(text, retry_after=1)
-        return None
-
     def status(self) -> Iterable[dict[str, Any]]:
         """One dict per function that was called since the host started."""
         return [
-            _status(identifier, known, self._open[identifier])
+            _status(identifier, known, self._entrances.get(identifier))
             for identifier, known in self._functions.known.items()
         ]
 
     def stop(self, grace: float) -> None:
         """Let open calls end for ``grace`` seconds, then abort their requests."""
+        stopping = HostLost("the host is stopping")
+        for entrance in self._entrances.values():
+            entrance.fail(stopping)
         self._running.join(timeout=grace)
         for invocation in list(self._invocations.values()):
-            invocation.call.fail(HostLost("the host is stopping").as_json())
+            invocation.call.fail(stopping.as_json())
         self._running.kill()
+        for entrance in self._entrances.values():
+            entrance.close()
         self._pool.close()
 
     def _ended(self, invocation: Invocation) -> None:
         """Its greenlet is dead, whatever ended it. Called once."""
-        head = invocation.head
         del self._invocations[invocation.signed]
-        self._open[head.plugin] -= 1
-        if not self._open[head.plugin]:
-            del self._open[head.plugin]
-        self._sessions.left(head.tenant)
         self._transactions.session_over(invocation.signed)
 
     # ------------------------------------------------------------------ operations
@@ -245,18 +248,18 @@ def _reporter(call: ServerCall) -> Callable[[str, str], None]:
     return progress
 
 
-def _status(identifier: str, known: Known, running: int) -> dict[str, Any]:
+def _status(identifier: str, known: Known, entrance: Entrance | None) -> dict[str, Any]:
     return {
         "identifier": identifier,
         "runtime": "serverless",
         "phase": "up",
-        "waiting": 0,
+        "waiting": entrance.waiting if entrance is not None else 0,
         "starts": 0,
         "deaths": 0,
         "quarantined_until": 0,
         "last_error": "",
         "function": {"name": known.function.name, "url": known.function.url},
-        "sessions": running,
+        "sessions": entrance.sessions if entrance is not None else 0,
         "served": known.served,
         "instances": [],
     }
