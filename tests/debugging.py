@@ -179,11 +179,20 @@ class DebugWorld(Running):
             log_of=self.host.log_of,
             notify=self.server.notify,
             limits=limits,
+            address=self.address,
         )
+
+    @property
+    def address(self) -> str:
+        """Where other hosts reach its link."""
+        if self.settings.tidegate_link_tcp:
+            return f"127.0.0.1:{self.server.tcp_port}"
+        return str(self._folder / "host.sock")
 
     def start(self) -> None:
         """Serve, and wait until somebody can connect."""
         self.host.runtimes = [self.debugging]
+        self.host.others = self.debugging.elsewhere
         self.host.start()
         self.until(lambda: self.debugging.port)
 

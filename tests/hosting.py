@@ -25,12 +25,12 @@ from tidegate.errors import BlobMissing
 from tidegate.hosts import PluginHost
 from tidegate.link import LinkClient, LinkServer
 from tidegate.packages import build_package, open_package
+from tidegate.runtime import home
 from tidegate.settings import Settings
 from tidegate.wire.heads import HostHead, PluginHead
 from tidegate.wire.session import request_line
 
 PLUGINS = Path(__file__).parent / "plugins"
-KEY = b"key of the test link"
 WAIT = 30.0
 
 
@@ -41,9 +41,9 @@ def working_path() -> Path:
     return path
 
 
-def host_settings(home: Path, **variables: object) -> Settings:
-    """Settings of a host below ``home`` that shares environments with all other tests."""
-    given = {"TIDEGATE_HOME": home, "PLUGIN_WORKING_PATH": working_path(), **variables}
+def host_settings(folder: Path, **variables: object) -> Settings:
+    """Settings of a host below ``folder`` that shares environments with all other tests."""
+    given = {"TIDEGATE_HOME": folder, "PLUGIN_WORKING_PATH": working_path(), **variables}
     return Settings.load({name: str(value) for name, value in given.items()})
 
 
@@ -135,11 +135,12 @@ class Running:
         self.host = PluginHost(settings, shelf, environments, open_target(settings), environ)
         folder = Path(tempfile.mkdtemp(prefix="tg-"))  # short: a socket's path has a limit
         self._folder = folder
-        self.server = LinkServer(self.host, key=KEY, path=folder / "host.sock")
+        key, path = home.link_key(settings), folder / "host.sock"
+        self.server = LinkServer(self.host, key=key, path=path, tcp=settings.tidegate_link_tcp)
         self.host.notify = self.server.notify
         self.server.start()
         self.notices: list[bytes] = []
-        self.client = LinkClient(folder / "host.sock", key=KEY, on_notice=self.notices.append)
+        self.client = LinkClient(path, key=key, on_notice=self.notices.append)
 
     def call(
         self,
@@ -209,11 +210,11 @@ class Running:
 
 @contextmanager
 def running_host(
-    home: Path, *, environ: dict[str, str] | None = None, **variables: object
+    folder: Path, *, environ: dict[str, str] | None = None, **variables: object
 ) -> Iterator[Running]:
-    """A host with a shelf of its own below ``home``."""
+    """A host with a shelf of its own below ``folder``."""
     given = dict(os.environ) if environ is None else environ
-    running = Running(host_settings(home, **variables), Shelf(), given)
+    running = Running(host_settings(folder, **variables), Shelf(), given)
     try:
         yield running
     finally:

@@ -81,12 +81,12 @@ def compose(settings: Settings) -> tuple[Any, Any]:
         tcp=settings.tidegate_link_tcp,
     )
     host.notify = server.notify
-    host.runtimes = _runtimes(host, settings, database, blobs)
+    _attach_runtimes(host, settings, database, blobs)
     host.fingerprint = partial(fingerprint.fingerprint, "host")
     return host, server
 
 
-def _runtimes(host: Any, settings: Settings, database: Any, blobs: Any) -> list[Any]:
+def _attach_runtimes(host: Any, settings: Settings, database: Any, blobs: Any) -> None:
     """What runs plugins besides processes of this machine. A debugged one comes first."""
     from tidegate.hosts import Debugging, Serverless
 
@@ -95,11 +95,13 @@ def _runtimes(host: Any, settings: Settings, database: Any, blobs: Any) -> list[
         "notify": host.notify,
         "sessions": host.admission,
     }
-    runtimes: list[Any] = [Debugging(settings, database, blobs, host.target, **tools)]
+    debugging = Debugging(settings, database, blobs, host.target, **tools)
+    host.runtimes = [debugging]
+    host.others = debugging.elsewhere
     if settings.platform == "serverless":
         package_of = host.provision.package
-        runtimes.append(Serverless(settings, database, host.target, package_of=package_of, **tools))
-    return runtimes
+        serverless = Serverless(settings, database, host.target, package_of=package_of, **tools)
+        host.runtimes.append(serverless)
 
 
 def _target(settings: Settings, database: Any, blobs: Any) -> Any:

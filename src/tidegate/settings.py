@@ -82,6 +82,12 @@ class Settings:
         "", "host:port for a link over TCP beside the unix socket; off when blank."
     )
 
+    tidegate_link_advertise: str = _setting(
+        "",
+        "host:port at which other hosts reach the link of this one, for plugins that are debugged "
+        "here. Default: TIDEGATE_LINK_TCP, with the machine's name where it listens on every "
+        "address; without it the unix socket, for hosts on the same machine.",
+    )
     tidegate_link_host: str = _setting(
         "", "host:port of a host on another machine; default: the unix socket of this one."
     )

@@ -20,7 +20,7 @@ from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.provision import Packages, Provision
-from tidegate.hosts.runtimes import Runtime
+from tidegate.hosts.runtimes import OtherHosts, Runtime
 from tidegate.hosts.supervisor import Supervisor
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
@@ -54,6 +54,8 @@ class PluginHost:
         self.target = target
         #: Asked before any supervisor, in order; filled by the entry file.
         self.runtimes: list[Runtime] = []
+        #: Asked for plugins that are not here; set by the entry file.
+        self.others: OtherHosts | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._slots = BoundedSemaphore(settings.plugin_local_launching_concurrent)
         self.admission = Admission(settings.tidegate_tenant_sessions)
@@ -74,12 +76,30 @@ class PluginHost:
             if runtime.opened(call):
                 return
         supervisor = self._supervisors.get(head.plugin)
-        if supervisor is None:
-            try:
-                supervisor = self.supervisor(head.plugin)
-            except TidegateError as error:
-                call.fail(PluginStartFailed(error.message).as_json())
-                return
+        if supervisor is not None:
+            self._open(supervisor, call)
+        elif self.others is None or self._is_here(head.plugin):
+            self._open_here(call)
+        else:
+            self.others.route(call, self._open_here)
+
+    def _is_here(self, identifier: str) -> bool:
+        """Whether other hosts need not be asked: a plugin's first call then needs no database."""
+        try:
+            return self.provision.is_built(identifier)
+        except TidegateError:
+            return True  # no identifier at all: its refusal says so
+
+    def _open_here(self, call: ServerCall) -> None:
+        """Whatever it is, it is a plugin of this host, or of none."""
+        try:
+            supervisor = self.supervisor(call.head.plugin)  # type: ignore[union-attr]
+        except TidegateError as error:
+            call.fail(PluginStartFailed(error.message).as_json())
+            return
+        self._open(supervisor, call)
+
+    def _open(self, supervisor: Supervisor, call: ServerCall) -> None:
         supervisor.open(call)
         if self.care.dozing:
             self.care.wake()

@@ -14,6 +14,13 @@ from tidegate.link import ServerCall
 type Operation = Callable[[ServerCall, dict[str, Any]], None]
 
 
+class OtherHosts(Protocol):
+    """Hosts beside this one, which may hold a plugin that this one does not."""
+
+    def route(self, call: ServerCall, here: Callable[[ServerCall], None]) -> None:
+        """Hand ``call`` to the host that has its plugin, else to ``here``. Never waits."""
+
+
 class Runtime(Protocol):
     """Where some plugins run. Made and attached by the host's entry file."""
 

@@ -4,9 +4,9 @@
                   is kept here and still counts as used (D-55)
     disconnect -> the installation is as it was, or gone when there was none
 
-Both compare the identifier: a connection that ends late changes nothing that a newer one has
-made (D-66). What somebody did to the installation meanwhile - uninstalled it, moved it to another
-version - stands.
+Both compare identifier and owner: a connection that ends late changes nothing that a newer one
+has made, here or at another host (D-66). What somebody did to the installation meanwhile -
+uninstalled it, moved it to another version - stands.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ RUNTIME = "remote"
 @final
 @dataclass(frozen=True, slots=True)
 class DebugSession:
-    """One row: ``identifier`` is connected at the host ``owner``."""
+    """One row: ``identifier`` is connected at the host ``owner``, whose link is at ``address``."""
 
     tenant: str
     plugin_id: str
     identifier: str
     owner: str
+    address: str
     shadowed_identifier: str | None
 
 
@@ -53,28 +54,33 @@ class _Shadowed(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
 
-def connect(conn: Connection, tenant: str, identifier: str, declaration: str, owner: str) -> int:
+def connect(
+    conn: Connection,
+    tenant: str,
+    identifier: str,
+    declaration: str,
+    owner: str,
+    address: str = "",
+    *,
+    take_over: bool = True,
+) -> int | None:
     """The tenant's calls of this plugin go to the debugged version from now on.
 
-    ``declaration`` is its JSON text. Returns the generation. Called by the host, which has the
-    connection.
+    ``declaration`` is its JSON text, ``address`` where other hosts reach this one. Returns the
+    generation; None when another host has it and it shall not be taken over. Called by the host
+    that has the connection.
     """
     tenant = tenant_key(tenant)
     plugin_id = plugin_id_of(identifier)
     row = installations.find(conn, tenant, plugin_id)
     known = find(conn, tenant, plugin_id)
+    if known is not None and known.owner != owner and not take_over:
+        return None
     shadowed = None
     if row is not None and (known is None or row.identifier != known.identifier):
         shadowed = _Shadowed(row.identifier, row.runtime_type, row.source, row.meta)
-    _put(
-        conn,
-        tenant,
-        plugin_id,
-        identifier,
-        owner,
-        shadowed,
-        keep=known is not None and row is not None,
-    )
+    mine = {"identifier": identifier, "owner": owner, "address": address}
+    _put(conn, tenant, plugin_id, mine, shadowed, keep=known is not None and row is not None)
     if row is None:
         installations.install(
             conn, tenant, identifier, declaration, source=RUNTIME, meta={}, runtime_type=RUNTIME
@@ -84,13 +90,18 @@ def connect(conn: Connection, tenant: str, identifier: str, declaration: str, ow
     return generation.bump(conn)
 
 
-def disconnect(conn: Connection, tenant: str, identifier: str) -> int | None:
-    """The debugged version is not connected any more: put back what was there before.
+def disconnect(conn: Connection, tenant: str, identifier: str, owner: str) -> int | None:
+    """The debugged version is not connected at ``owner`` any more: put back what was there before.
 
     None when it was not the one that is connected last. Else the generation.
     """
     tenant = tenant_key(tenant)
-    mine = (table.c.tenant_id == tenant, table.c.identifier == identifier)
+    mine = (
+        table.c.tenant_id == tenant,
+        table.c.identifier == identifier,
+        # The same code, restarted, has the same identifier and may have come to another host.
+        table.c.owner == owner,
+    )
     gone = conn.execute(delete_from(table).where(*mine).returning(table)).first()
     if gone is None:
         return None
@@ -127,10 +138,19 @@ def find(conn: Connection, tenant: str, plugin_id: str) -> DebugSession | None:
     return None if found is None else _row(found)
 
 
+def find_version(conn: Connection, tenant: str, identifier: str) -> DebugSession | None:
+    """Where this version is connected for ``tenant``. Called by a host that does not have it."""
+    statement = select(table).where(
+        table.c.tenant_id == tenant_key(tenant), table.c.identifier == identifier
+    )
+    found = conn.execute(statement).first()
+    return None if found is None else _row(found)
+
+
 def _disconnect_where(conn: Connection, condition: ColumnElement[bool]) -> list[DebugSession]:
     rows = [_row(one) for one in conn.execute(select(table).where(condition))]
     for row in rows:
-        disconnect(conn, row.tenant, row.identifier)
+        disconnect(conn, row.tenant, row.identifier, row.owner)
     return rows
 
 
@@ -138,15 +158,17 @@ def _put(
     conn: Connection,
     tenant: str,
     plugin_id: str,
-    identifier: str,
-    owner: str,
+    mine: dict[str, str],
     shadowed: _Shadowed | None,
     *,
     keep: bool,
 ) -> None:
-    """``keep``: what an earlier connection stands in front of stays, unless there is news."""
+    """``mine`` says who is connected and where.
+
+    ``keep``: what an earlier connection stands in front of stays, unless there is news.
+    """
     now = SYSTEM_CLOCK.now()
-    values: dict[str, Any] = {"identifier": identifier, "owner": owner, "updated_at": now}
+    values: dict[str, Any] = {**mine, "updated_at": now}
     if shadowed is not None or not keep:
         values["shadowed_identifier"] = shadowed.identifier if shadowed else None
         values["shadowed"] = msgspec.json.encode(shadowed).decode() if shadowed else None
@@ -193,5 +215,10 @@ def _repoint(conn: Connection, row: Installation, to: _Shadowed, declaration: st
 
 def _row(row: Row[Any]) -> DebugSession:
     return DebugSession(
-        row.tenant_id, row.plugin_id, row.identifier, row.owner, row.shadowed_identifier
+        row.tenant_id,
+        row.plugin_id,
+        row.identifier,
+        row.owner,
+        row.address or "",
+        row.shadowed_identifier,
     )

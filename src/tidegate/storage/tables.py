@@ -239,6 +239,7 @@ debug_sessions = Table(
     Column("plugin_id", String(255), nullable=False),
     Column("identifier", String(255), nullable=False),
     Column("owner", String(255), nullable=False),
+    Column("address", String(255)),
     # the installation that it stands in front of, and how its row was; null when there is none
     Column("shadowed_identifier", String(255)),
     Column("shadowed", Text),
@@ -246,7 +247,8 @@ debug_sessions = Table(
     Index("idx_tidegate_debug_sessions_owner", "owner"),
     Index("idx_tidegate_debug_sessions_shadowed", "shadowed_identifier"),
 )
-"""Plugins that are connected for debugging; ``owner`` is the host that holds the connection."""
+"""Plugins that are connected for debugging; ``owner`` is the host that holds the connection, and
+``address`` that of its link."""
 
 ticks = Table(
     "tidegate_ticks",

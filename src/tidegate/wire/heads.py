@@ -18,7 +18,7 @@ class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit
     """Opens one session. ``seconds`` and ``owner`` are what is left of the call's deadline.
 
     ``user`` and ``trace`` (a ``traceparent``) go with its back-calls; ``depth`` counts the
-    back-calls that it stands below.
+    back-calls that it stands below. ``relayed``: it came by another host, and goes no further.
     """
 
     plugin: str
@@ -31,6 +31,7 @@ class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit
     user: str = ""
     trace: str = ""
     depth: int = 0
+    relayed: bool = False
 
 
 class HostHead(msgspec.Struct, frozen=True, tag="host", tag_field="to", omit_defaults=True):

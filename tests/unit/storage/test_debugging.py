@@ -36,7 +36,7 @@ def install(conn, identifier: str = INSTALLED):
     return installations.install(conn, TENANT, identifier, TEXT, source="package").installation
 
 
-def connect(conn, identifier: str = DEBUGGED, owner: str = "here") -> int:
+def connect(conn, identifier: str = DEBUGGED, owner: str = "here") -> int | None:
     return debug_sessions.connect(conn, TENANT, identifier, TEXT, owner)
 
 
@@ -99,7 +99,7 @@ def test_a_debugged_plugin_is_an_installation_while_it_is_connected(database: Da
         assert connect(conn) > before
         assert found(conn) == (DEBUGGED, "remote", "remote")
         assert declarations.get(conn, DEBUGGED).text == TEXT
-        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED) > before + 1
+        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here") > before + 1
         assert found(conn) is None
         assert declarations.get(conn, DEBUGGED) is None
         assert refers(conn) == {}
@@ -112,7 +112,7 @@ def test_D_55_an_installation_is_shadowed_and_comes_back(database: Database):
         assert found(conn) == (DEBUGGED, "remote", "remote")
         assert references.is_used(conn, INSTALLED)
         assert declarations.get(conn, INSTALLED) is not None
-        debug_sessions.disconnect(conn, TENANT, DEBUGGED)
+        debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here")
         assert installations.find(conn, TENANT, PLUGIN).id == row.id
         assert found(conn) == (INSTALLED, "local", "package")
         assert refers(conn) == {INSTALLED: 1}
@@ -124,9 +124,9 @@ def test_a_changed_plugin_takes_the_place_of_its_predecessor_and_shadows_the_sam
         connect(conn)
         connect(conn, CHANGED)
         assert found(conn)[0] == CHANGED
-        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED) is None
+        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here") is None
         assert found(conn)[0] == CHANGED
-        debug_sessions.disconnect(conn, TENANT, CHANGED)
+        debug_sessions.disconnect(conn, TENANT, CHANGED, "here")
         assert found(conn)[0] == INSTALLED
 
 
@@ -135,7 +135,7 @@ def test_connecting_twice_is_connecting_once(database: Database):
         install(conn)
         connect(conn)
         connect(conn)
-        debug_sessions.disconnect(conn, TENANT, DEBUGGED)
+        debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here")
         assert found(conn)[0] == INSTALLED
         assert refers(conn) == {INSTALLED: 1}
 
@@ -146,11 +146,11 @@ def test_what_was_done_to_the_installation_meanwhile_stands(database: Database):
         connect(conn)
         upgraded = installations.upgrade(conn, TENANT, DEBUGGED, NEWER, TEXT, source="package")
         assert upgraded is not None
-        debug_sessions.disconnect(conn, TENANT, DEBUGGED)
+        debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here")
         assert found(conn)[0] == NEWER
         connect(conn)
         installations.uninstall(conn, TENANT, installations.find(conn, TENANT, PLUGIN).id)
-        debug_sessions.disconnect(conn, TENANT, DEBUGGED)
+        debug_sessions.disconnect(conn, TENANT, DEBUGGED, "here")
         assert found(conn) is None
 
 
@@ -160,7 +160,7 @@ def test_an_uninstalled_one_does_not_come_back_with_the_next_connection(database
         connect(conn)
         installations.uninstall(conn, TENANT, installations.find(conn, TENANT, PLUGIN).id)
         connect(conn, CHANGED)
-        debug_sessions.disconnect(conn, TENANT, CHANGED)
+        debug_sessions.disconnect(conn, TENANT, CHANGED, "here")
         assert found(conn) is None
 
 
@@ -202,3 +202,17 @@ def test_a_function_is_kept_replaced_switched_and_goes_with_the_last_reference(d
         assert serverless_runtimes.find(conn, INSTALLED).name == "three"
         installations.uninstall(conn, TENANT, row.id)
         assert serverless_runtimes.find(conn, INSTALLED) is None
+
+
+def test_D_66_the_late_end_at_one_host_leaves_the_connection_at_another_alone(database: Database):
+    with database.write() as conn:
+        connect(conn, owner="one")
+        debug_sessions.connect(conn, TENANT, DEBUGGED, TEXT, "other", "other:5004")
+        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED, "one") is None
+        again = debug_sessions.connect(conn, TENANT, DEBUGGED, TEXT, "one", take_over=False)
+        assert again is None
+        assert debug_sessions.find_version(conn, TENANT, DEBUGGED).address == "other:5004"
+        assert debug_sessions.find_version(conn, OTHER_TENANT, DEBUGGED) is None
+        assert debug_sessions.disconnect(conn, TENANT, DEBUGGED, "other") is not None
+        assert debug_sessions.find_version(conn, TENANT, DEBUGGED) is None
+        assert found(conn) is None

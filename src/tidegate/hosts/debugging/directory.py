@@ -4,6 +4,9 @@ A tenant's plugin may be connected more than once: after a restart whose old con
 has seen end, or from two desks. The newest one gets the calls; when it goes, the one before it
 gets them again. Rows follow memory: :meth:`Directory._settle` writes what is true now, whoever
 came or went meanwhile, so that a late end cannot undo a newer beginning (D-66).
+
+The newest may be at another host on the same database. Then the row is that host's, and nothing
+here touches it until it is gone.
 """
 
 from __future__ import annotations
@@ -35,11 +38,15 @@ _RETRY: Final = 2.0
 
 @final
 class Directory:
-    """One per host. ``owner`` names this host in rows, ``notify`` tells every peer."""
+    """One per host. ``owner`` names this host in rows, ``address`` says where others reach its
+    link, ``notify`` tells every peer."""
 
-    def __init__(self, database: Database, owner: str, notify: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, database: Database, owner: str, address: str, notify: Callable[[bytes], None]
+    ) -> None:
         self._database = database
         self._owner = owner
+        self._address = address
         self._notify = notify
         self._lock = BoundedSemaphore()
         self._connected: dict[tuple[str, str], list[DebugInstance]] = {}
@@ -68,7 +75,7 @@ class Directory:
         self._declarations[instance.identifier] = declaration
         self._by_identifier[instance.identifier] = instance
         try:
-            self._settle(key, instance.identifier)
+            self._settle(key, instance.identifier, came=True)
         except StorageUnavailable:
             self.remove(instance)
             raise
@@ -132,20 +139,25 @@ class Directory:
             self._retries.add(again)
             again.start_later(_RETRY)
 
-    def _settle(self, key: tuple[str, str], identifier: str) -> None:
-        """Write the rows as memory is now. ``identifier`` came or went."""
+    def _settle(self, key: tuple[str, str], identifier: str, *, came: bool = False) -> None:
+        """Write the rows as memory is now. ``identifier`` ``came``, or went, or was looked at."""
         tenant, _ = key
         with self._lock:
             stack = self._connected.get(key)
             with self._database.write() as conn:
                 if stack:
                     newest = stack[-1].identifier
-                    text = self._declarations[newest]
-                    now: int | None = debug_sessions.connect(
-                        conn, tenant, newest, text, self._owner
+                    now = debug_sessions.connect(
+                        conn,
+                        tenant,
+                        newest,
+                        self._declarations[newest],
+                        self._owner,
+                        self._address,
+                        take_over=came,
                     )
                 else:
-                    now = debug_sessions.disconnect(conn, tenant, identifier)
+                    now = debug_sessions.disconnect(conn, tenant, identifier, self._owner)
         if now is not None:
             self._notify(msgspec.json.encode({"generation": now}))
 

@@ -19,6 +19,7 @@ from tidegate.hosts.admission import Admission as SessionAdmission
 from tidegate.hosts.debugging.admission import Admission, Limits
 from tidegate.hosts.debugging.connection import Connection, Workshop
 from tidegate.hosts.debugging.directory import Directory
+from tidegate.hosts.debugging.elsewhere import Elsewhere, address_of, owner_of
 from tidegate.hosts.debugging.instance import DebugInstance
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
@@ -60,16 +61,20 @@ class Debugging:
         notify: Callable[[bytes], None],
         sessions: SessionAdmission | None = None,
         limits: Limits | None = None,
+        address: str = "",
     ) -> None:
         """``log_of`` gives a plugin's log, ``notify`` tells every peer of the link; ``sessions``
-        are those of all tenants on this host."""
+        are those of all tenants on this host; ``address`` of its link, for other hosts."""
         self._settings = settings
         limits = limits or Limits(
             connections=settings.plugin_remote_installing_max_conn,
             per_tenant=settings.plugin_remote_installing_max_single_tenant_conn,
         )
         self.admission = Admission(limits)
-        self.directory = Directory(database, owner_of(settings), notify)
+        owner = owner_of(settings)
+        self.directory = Directory(database, owner, address or address_of(settings), notify)
+        #: The way to plugins that are connected at other hosts; used by ``PluginHost``.
+        self.elsewhere = Elsewhere(settings, database, owner)
         self._workshop = Workshop(
             settings,
             database,
@@ -131,6 +136,7 @@ class Debugging:
         self._serving.kill()
         self._own.kill()
         self.directory.close()
+        self.elsewhere.close()
 
     # ------------------------------------------------------------------ listening
 
@@ -182,11 +188,6 @@ class Debugging:
             log.exception("debugging connection failed")
         finally:
             self._connections.discard(connection)
-
-
-def owner_of(settings: Settings) -> str:
-    """How rows name the host of this data folder: the same after a restart."""
-    return f"{socket.gethostname()}:{settings.home.root}"[-255:]
 
 
 def _is_same(tenant: str, asking: str) -> bool:

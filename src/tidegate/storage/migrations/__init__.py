@@ -4,5 +4,5 @@ Each migration is expand, migrate or contract, never two of them at once, so tha
 Tidegate before it still runs on the new tables.
 """
 
-HEAD = "0005"
+HEAD = "0006"
 VERSION_TABLE = "tidegate_schema"
