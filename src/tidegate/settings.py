@@ -208,6 +208,9 @@ class Settings:
     tidegate_plugin_uids: str = _setting(
         "200000-265535", "Range of user ids for plugins at rung 2 and 3: first-last."
     )
+    tidegate_plugin_paths: tuple[str, ...] = _setting(
+        (), "Files and folders that plugins and builds may read at rung 3 besides the system's."
+    )
     tidegate_plugin_cgroup: str = _setting(
         "", "A cgroup v2 folder delegated to the host; each plugin instance gets one below it."
     )

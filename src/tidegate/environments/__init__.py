@@ -5,17 +5,35 @@
 """
 
 from tidegate.environments.builds import Environment, Environments, Progress
-from tidegate.environments.child import Child, Exit, ReadEnd, children, spawn
+from tidegate.environments.child import (
+    Child,
+    Exit,
+    ReadEnd,
+    children,
+    discard,
+    dividing,
+    keepers,
+    spawn,
+)
+from tidegate.environments.syscalls import program as filter_program
 from tidegate.environments.tool import proxies
+from tidegate.environments.walls import Confine, Walls, give
 
 __all__ = [
     "Child",
+    "Confine",
     "Environment",
     "Environments",
     "Exit",
     "Progress",
     "ReadEnd",
+    "Walls",
     "children",
+    "discard",
+    "dividing",
+    "filter_program",
+    "give",
+    "keepers",
     "proxies",
     "spawn",
 ]

@@ -18,8 +18,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +29,12 @@ from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.closure import Project, read_project
+from tidegate.environments.installing import Installer, remove_folder
 from tidegate.environments.interpreters import Interpreter, Interpreters
 from tidegate.environments.mirrors import Mirror
 from tidegate.environments.old_sdks import mend_old_sdk
 from tidegate.environments.tool import Tools
+from tidegate.environments.walls import COMPILER, Confine
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
@@ -71,9 +71,14 @@ class Environments:
         self._root = settings.working_path / ".environments"
         self._tools = Tools(settings, given)
         self._mirror = Mirror(settings)
+        self._installer = Installer(settings, self._tools, self._mirror)
         self._interpreters = Interpreters(settings, given, self._tools)
         self._building = BoundedSemaphore(_BUILDS_AT_ONCE)
         self._locks: dict[str, BoundedSemaphore] = {}
+
+    def confine(self, walls: Callable[[], Confine | None]) -> None:
+        """Build behind what ``walls`` answers, if anything. Called once, by ``PluginHost``."""
+        self._tools.confine = walls
 
     def ensure(
         self, folder: Path, *, python: str, checksum: str, user: str, progress: Progress
@@ -120,9 +125,12 @@ class Environments:
             at = extra.index("-x")
             skipped += f"|{extra[at + 1]}"
             del extra[at : at + 2]
-        command = [str(environment.python), "-m", "compileall", "-q", "-x", skipped, *extra]
+        # -S: nothing of the environment is executed, no .pth file either.
+        python = [str(environment.python), "-I", "-S"]
+        command = [*python, "-m", "compileall", "-q", "-x", skipped, *extra, "."]
+        shown = {folder: "w", environment.folder: "r", Path(environment.prefix): "r"}
         try:
-            self._tools.run([*command, "."], folder=folder, on_line=_ignore)
+            self._tools.run(command, folder=folder, on_line=_ignore, shown=shown, user=COMPILER)
         except EnvironmentFailed as error:
             log.warning("plugin code does not compile", folder=str(folder), error=error.message)
 
@@ -147,7 +155,8 @@ class Environments:
                     fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # another host builds it right now
-                _remove(folder)
+                remove_folder(folder)
+        self._installer.sweep()
 
     def _existing(self, key: str) -> Environment | None:
         folder = self._root / key
@@ -165,57 +174,21 @@ class Environments:
     ) -> Environment:
         started = SYSTEM_CLOCK.monotonic()
         temporary = self._root / f".tmp-{key}"
-        _remove(temporary)
-        _remove(self._root / key)
+        remove_folder(temporary)
+        remove_folder(self._root / key)
         try:
-            self._fill(temporary, project, interpreter, progress)
+            self._installer.fill(temporary, project, interpreter, progress)
             mend_old_sdk(temporary, progress)
             _write_marker(temporary / _MARKER, key, interpreter)
             temporary.rename(self._root / key)
         except BaseException:
-            _remove(temporary)
+            remove_folder(temporary)
             raise
         log.info("environment built", key=key, seconds=SYSTEM_CLOCK.monotonic() - started)
         built = self._existing(key)
         if built is None:
             raise EnvironmentFailed(f"environment {key} was built but has no working python")
         return built
-
-    def _fill(
-        self, target: Path, project: Project, interpreter: Interpreter, progress: Progress
-    ) -> None:
-        def on_line(line: str) -> None:
-            progress("environment", line)
-
-        progress("environment", f"creating an environment with Python {interpreter.version}")
-        venv = ["venv", "--relocatable", "--no-project", "--no-config"]
-        python = ["--python", str(interpreter.path), "--no-python-downloads"]
-        self._tools.run_uv([*venv, *python, str(target)], folder=self._root, on_line=on_line)
-        progress("environment", "installing dependencies")
-        with _workplace(project, target) as folder:
-            self._tools.run_uv(
-                self._install_arguments(project, target),
-                folder=folder,
-                on_line=on_line,
-                extra={"UV_PROJECT_ENVIRONMENT": str(target), "VIRTUAL_ENV": str(target)},
-            )
-
-    def _install_arguments(self, project: Project, target: Path) -> list[str]:
-        settings = self._settings
-        python = str(target / "bin/python")
-        shared = ["--python", python, "--no-python-downloads", "--compile-bytecode"]
-        mirror = self._mirror.url()
-        if mirror:
-            shared += ["--default-index", mirror]
-        if settings.pip_verbose:
-            shared.append("-v")
-        shared += settings.pip_extra_args.split()
-        if project.kind == "requirements":
-            return ["pip", "install", "-r", "requirements.txt", *shared]
-        sync = ["sync", "--no-dev", "--no-install-project"]
-        if project.kind == "lock":
-            sync.append("--frozen")
-        return [*sync, *shared]
 
     @contextlib.contextmanager
     def _locked(self, key: str, progress: Progress) -> Iterator[None]:
@@ -236,28 +209,9 @@ class Environments:
         with self._locked(key, lambda step, message: None):
             if not users.exists() or any(users.iterdir()):
                 return  # given back twice, or taken anew
-            _remove(self._root / key)
+            remove_folder(self._root / key)
             users.rmdir()
         log.info("environment removed", key=key)
-
-
-@contextlib.contextmanager
-def _workplace(project: Project, target: Path) -> Iterator[Path]:
-    """Where uv works: resolving writes a lock, which must not change the plugin's folder."""
-    if project.kind != "project":
-        yield project.folder
-        return
-    copy = target.with_name(f"{target.name}-project")
-    _remove(copy)
-    try:
-        if project.local:
-            get_hub().threadpool.apply(shutil.copytree, (project.folder, copy))
-        else:
-            copy.mkdir()
-            shutil.copy(project.folder / "pyproject.toml", copy)
-        yield copy
-    finally:
-        _remove(copy)
 
 
 def _key(project: Project, interpreter: Interpreter) -> str:
@@ -290,14 +244,6 @@ def _flock(fd: int, key: str) -> None:
             pause = min(pause * 2, 0.5)
         else:
             return
-
-
-def _remove(folder: Path) -> None:
-    """Delete a tree without holding up the hub: thousands of files take a while."""
-    if folder.exists():
-        doomed = folder.with_name(f".gone-{folder.name.removeprefix('.tmp-')}-{uuid.uuid4().hex}")
-        folder.rename(doomed)
-        get_hub().threadpool.apply(shutil.rmtree, (doomed,), {"ignore_errors": True})
 
 
 def _ignore(line: str) -> None:

@@ -8,7 +8,9 @@ Every child - uv, a plugin - goes this one way (docs/adr/010):
   Never by gevent's subprocess, fork or posix_spawn (the patched one): they install a SIGCHLD
   handler that takes the exit codes of everybody's children,
 * signals go to the process group, and only while the leader is not collected yet, so that a
-  recycled number can never be hit. What is left of the group when the leader ends is killed.
+  recycled number can never be hit. What is left of the group when the leader ends is killed,
+* in a process namespace of its own a program has a keeper, process 1 in there, which is killed
+  when the program ends: the kernel then ends all that is left in the namespace.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+import gevent
 from gevent import get_hub, monkey
 from gevent.event import Event
 
@@ -31,15 +34,33 @@ _READ: Final = 1
 # gevent's own close waits for the hub; a descriptor without a watcher can be closed at once.
 _close = monkey.get_original("os", "close")
 _posix_spawn = monkey.get_original("os", "posix_spawn")
+#: Seconds in which the trampoline makes its namespaces; a dead network disk may hold it up.
+_DIVIDE_LIMIT: Final = 10.0
 _living: set[int] = set()
+_keepers: dict[int, int] = {}
+_dividing: set[int] = set()
 
 
 def children() -> frozenset[int]:
     """Process ids of all children of :func:`spawn` that were not collected yet.
 
-    What else is a child of a host was orphaned by one of these (hosts/care).
+    What else is a child of a host was orphaned by one of these (hosts/care) - but while
+    :func:`dividing`, when children are there whose numbers nobody knows yet.
     """
     return frozenset(_living)
+
+
+def dividing() -> bool:
+    """Whether a child is just making its namespaces, and others for it."""
+    return bool(_dividing)
+
+
+def keepers() -> dict[int, int]:
+    """Process 1 of each namespace that lives: its number, and that of the program it is for.
+
+    Whatever a plugin orphans in its namespace is a child of it (hosts/processes).
+    """
+    return dict(_keepers)
 
 
 @final
@@ -96,12 +117,17 @@ class Child:
     for the child wraps and closes them.
     """
 
-    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int) -> None:
+    def __init__(
+        self, pid: int, stdin: int, stdout: int, stderr: int, keeper: Child | None = None
+    ) -> None:
         self.pid = pid
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self.exit: Exit | None = None
+        self._keeper = keeper
+        if keeper is not None:
+            _keepers[keeper.pid] = pid
         self._gone = Event()
         self._on_exit: list[Callable[[], None]] = []
         _living.add(pid)
@@ -150,6 +176,9 @@ class Child:
         ended = self._collect()
         if ended is None:
             return
+        if self._keeper is not None:
+            self._keeper.kill()
+        _keepers.pop(self.pid, None)
         self._watcher.stop()
         self._watcher.close()
         _close(self._pidfd)
@@ -214,13 +243,15 @@ def spawn(
     can be had (0: what pipes hold). With ``merge``, standard error goes where standard
     output goes, and ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be
     called from the main thread: the parent-death signal is bound to the thread that starts the
-    child.
+    child. Waits, some milliseconds, for a child with namespaces of its own.
     """
+    divided = any(line.startswith("n ") for line in view)
     pipes: list[int] = []
     try:
-        for size in (input_size, 0) if merge else (input_size, 0, 0):
+        for size in (input_size, *([0] * ((1 if merge else 2) + divided))):
             pipes += _pipe(size)
         inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
+        inner += pipes[-1:] if divided else []
         pid = _start(command, folder, environment, limits or {}, view, inner)
     except BaseException:
         for fd in pipes:
@@ -228,7 +259,40 @@ def spawn(
         raise
     for fd in set(inner):
         _close(fd)
-    return Child(pid, stdin=pipes[1], stdout=pipes[2], stderr=-1 if merge else pipes[4])
+    ends = (pipes[1], pipes[2], -1 if merge else pipes[4])
+    return _divided(pid, ends, pipes[-2]) if divided else Child(pid, *ends)
+
+
+def _divided(pid: int, ends: tuple[int, int, int], report: int) -> Child:
+    """The program that process ``pid`` started, or that process when it could not."""
+    _dividing.add(pid)
+    first = Child(pid, *ends)
+    reader = ReadEnd(report)
+    timeout = gevent.Timeout(_DIVIDE_LIMIT)
+    timeout.start()
+    try:
+        numbers = reader.read(64).split()
+        if not numbers:  # its end tells why, as that of any child
+            return first
+        first.wait()
+        keeper, program = map(int, numbers)
+        return Child(program, *ends, keeper=Child(keeper, -1, -1, -1))
+    except BaseException as problem:
+        discard(first)
+        if problem is timeout:
+            raise OSError(f"its namespaces were not made in {_DIVIDE_LIMIT:g} s") from None
+        raise
+    finally:
+        timeout.close()
+        reader.close()
+        _dividing.discard(pid)
+
+
+def discard(child: Child) -> None:
+    """End a child that nobody will talk to, and close its pipes."""
+    child.kill()
+    for fd in {child.stdin, child.stdout, child.stderr} - {-1}:
+        _close(fd)
 
 
 def _start(

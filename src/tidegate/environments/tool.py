@@ -7,16 +7,20 @@ builds of source packages run foreign code.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, final
 
 import gevent
-from gevent import monkey
+from gevent import get_hub, monkey
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.child import Child, ReadEnd, spawn
+from tidegate.environments.walls import BUILDS, Confine, Walls
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
 
@@ -57,6 +61,13 @@ class Tools:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._environ = environ
+        #: Asked for walls around what is run with ``shown``; there are none at rungs 0 and 1.
+        self.confine: Callable[[], Confine | None] = lambda: None
+
+    @property
+    def confined(self) -> bool:
+        """Whether builds run as another user than the host. May wait, the first time."""
+        return self.confine() is not None
 
     @property
     def uv(self) -> str:
@@ -92,10 +103,11 @@ class Tools:
         folder: Path,
         on_line: OnLine,
         extra: Mapping[str, str] | None = None,
+        shown: Mapping[Path, str] | None = None,
     ) -> str:
         """:meth:`run` for uv, with the flags that every use of it shares."""
         command = [self.uv, *arguments, "--system-certs", "--no-progress", "--color", "never"]
-        return self.run(command, folder=folder, on_line=on_line, extra=extra)
+        return self.run(command, folder=folder, on_line=on_line, extra=extra, shown=shown)
 
     def run(
         self,
@@ -106,19 +118,54 @@ class Tools:
         extra: Mapping[str, str] | None = None,
         silence: float = 0.0,
         total: float = TOTAL_LIMIT,
+        shown: Mapping[Path, str] | None = None,
+        user: str = BUILDS,
     ) -> str:
         """Run ``command`` to its end and return the last of what it said.
 
-        EnvironmentFailed when it fails, says nothing for ``silence`` seconds (default: the
-        setting), takes longer than ``total`` seconds or cannot be started.
+        ``shown`` is what it needs besides the system, for walls: with it the tool is one that may
+        run code of packages. EnvironmentFailed when it fails, says nothing for ``silence``
+        seconds (default: the setting), takes longer than ``total`` seconds or cannot be started.
         """
         limit = silence or self._settings.python_env_init_timeout
         name = " ".join([Path(command[0]).name, *command[1:2]])
         environment = {**self.environment(), **(extra or {})}
+        with self._scratch(shown) as scratch:
+            try:
+                walls = self._walls(shown or {}, scratch, user)
+                if walls.temporary:
+                    environment |= {"TMPDIR": walls.temporary, "HOME": walls.temporary}
+                child = spawn(
+                    command,
+                    folder=folder,
+                    environment=environment,
+                    limits=walls.limits,
+                    view=walls.view,
+                    merge=True,
+                )
+            except OSError as error:
+                raise EnvironmentFailed(f"{name} cannot be started: {error}") from error
+            return self._follow(child, name, on_line, limit, total)
+
+    @contextlib.contextmanager
+    def _scratch(self, shown: Mapping[Path, str] | None) -> Iterator[Path | None]:
+        """A folder for temporary files of a tool behind walls; it goes with what is left in it."""
+        if shown is None or not self.confined:
+            yield None
+            return
+        around = self._settings.working_path / ".scratch"
+        around.mkdir(mode=0o711, parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="build-", dir=around))
         try:
-            child = spawn(command, folder=folder, environment=environment, merge=True)
-        except OSError as error:
-            raise EnvironmentFailed(f"{name} cannot be started: {error}") from error
+            yield scratch
+        finally:
+            get_hub().threadpool.apply(shutil.rmtree, (scratch,), {"ignore_errors": True})
+
+    def _walls(self, shown: Mapping[Path, str], scratch: Path | None, user: str) -> Walls:
+        confine = self.confine() if scratch is not None else None
+        return confine(shown, scratch, user) if confine and scratch else Walls()
+
+    def _follow(self, child: Child, name: str, on_line: OnLine, limit: float, total: float) -> str:
         _close(child.stdin)
         listener = _Listener(child, on_line)
         reader = ReadEnd(child.stdout)

@@ -26,7 +26,7 @@ import gevent
 from gevent.event import Event
 
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.environments import children
+from tidegate.environments import children, dividing
 from tidegate.hosts.instance import State
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.processes import Families, Process, kill, look_at, scan, waited_for_cpu
@@ -272,7 +272,8 @@ class Care:
 
     def _collect(self, processes: dict[int, Process] | None = None) -> None:
         """End and collect what came to this process when its parent ended."""
-        if not self.adopts:
+        # While a child makes its namespaces there are two more whose numbers are not known yet.
+        if not self.adopts or dividing():
             return
         own, ours = os.getpid(), children()
         for process in (processes or scan()).values():

@@ -63,6 +63,7 @@ class PluginHost:
         self._logs: dict[str, PluginLog] = {}
         self.care = Care(lambda: self.supervisors)
         self.isolation = Isolation(settings, self._environ)
+        environments.confine(lambda: self.isolation.confine)
         self._control = Control(self)
         self._stopping = False
 

@@ -8,10 +8,14 @@ certificates, and what ``TIDEGATE_PLUGIN_ENV`` names.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
+
+from gevent import get_hub
 
 from tidegate.environments import Child, proxies, spawn
 from tidegate.settings import Settings
@@ -65,6 +69,18 @@ class Box:
     uid: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     view: tuple[str, ...] = ()
+    #: Where its scratch folder is for itself; empty for its place on the host.
+    temporary: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders of one instance: ``home`` is the plugin's for all its instances and versions,
+    ``scratch`` its own, gone when it ends."""
+
+    home: Path
+    scratch: Path
 
 
 def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
@@ -76,23 +92,37 @@ def prefixes_of(*folders: Path | str) -> tuple[bytes, ...]:
     return tuple(sorted(found, key=len, reverse=True))
 
 
-def home_of(prepared: Prepared, settings: Settings) -> Path:
-    """The plugin's own folder, with one for its temporary files; made when they are not there."""
-    home = settings.working_path / ".homes" / prepared.plugin_id
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / "tmp").mkdir(mode=0o700, exist_ok=True)
-    return home
+def places_of(prepared: Prepared, settings: Settings) -> Places:
+    """Folders for one more instance, made when they are not there. OSError.
+
+    The folder around them stays the host's own: a plugin that could rename its home would lead
+    the next start, which may be root's, by a link to anywhere.
+    """
+    around = own_folder(prepared.plugin_id, settings)
+    around.mkdir(mode=0o711, parents=True, exist_ok=True)
+    home = around / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    return Places(home, Path(tempfile.mkdtemp(prefix="tmp-", dir=around)))
+
+
+def own_folder(plugin_id: str, settings: Settings) -> Path:
+    """What a plugin wrote, whatever its version. ``provision`` deletes it with the last one."""
+    return settings.working_path / ".scratch" / plugin_id
+
+
+def clear_scratch(places: Places) -> None:
+    """The instance ended: what it left in its scratch folder goes. Waits, in a greenlet."""
+    get_hub().threadpool.apply(shutil.rmtree, (places.scratch,), {"ignore_errors": True})
 
 
 def start_process(
-    prepared: Prepared, settings: Settings, environ: Mapping[str, str], box: Box
+    prepared: Prepared, settings: Settings, environ: Mapping[str, str], box: Box, places: Places
 ) -> Child:
     """Start the plugin's process. OSError when the system has none to give."""
-    home = home_of(prepared, settings)
     return spawn(
         [str(prepared.python), "-m", prepared.entrypoint],
         folder=prepared.folder,
-        environment=plugin_environment(prepared, settings, environ, home),
+        environment=plugin_environment(prepared, settings, environ, box, places),
         limits={**_limits(settings, box.rung), **box.limits},
         view=box.view,
         input_size=INPUT_SIZE,
@@ -100,7 +130,7 @@ def start_process(
 
 
 def plugin_environment(
-    prepared: Prepared, settings: Settings, environ: Mapping[str, str], home: Path
+    prepared: Prepared, settings: Settings, environ: Mapping[str, str], box: Box, places: Places
 ) -> dict[str, str]:
     """All variables that the plugin sees."""
     names = (*_PASSED, *settings.tidegate_plugin_env)
@@ -108,8 +138,8 @@ def plugin_environment(
     found |= proxies(settings, environ)
     found.setdefault("LANG", "C.UTF-8")
     found["PATH"] = os.pathsep.join([str(prepared.python.parent), environ.get("PATH") or _PATH])
-    found["HOME"] = str(home)
-    found["TMPDIR"] = str(home / "tmp")
+    found["HOME"] = str(places.home)
+    found["TMPDIR"] = box.temporary or str(places.scratch)
     found["VIRTUAL_ENV"] = str(prepared.environment)
     found["INSTALL_METHOD"] = "local"
     found["PYTHONUNBUFFERED"] = "1"

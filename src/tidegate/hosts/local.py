@@ -21,12 +21,12 @@ from gevent.event import Event
 
 from tidegate.backcalls import Caller, Target
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.environments import Child, Exit, ReadEnd
+from tidegate.environments import Child, Exit, ReadEnd, discard
 from tidegate.errors import CallFailed, PluginDied, PluginStartFailed
 from tidegate.hosts.cgroups import Cgroup
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.isolation import Isolation
-from tidegate.hosts.launch import Box, Prepared, home_of, start_process
+from tidegate.hosts.launch import Box, Prepared, clear_scratch, places_of, start_process
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.processes import oom_kills
 from tidegate.hosts.reading import read_all, unread
@@ -99,14 +99,21 @@ class LocalInstance:
 
         May wait while the plugin is given its files; PluginStartFailed when it cannot reach them.
         """
-        self.box = self._isolation.box(self.prepared, home_of(self.prepared, self._settings))
-        self._become(State.STARTING)
+        self._places = places_of(self.prepared, self._settings)
         self.started_at = SYSTEM_CLOCK.monotonic()
         try:
-            self._child: Child = self._start_process()
-        except OSError:
-            self._become(State.FAILED)
+            self.box = self._isolation.box(self.prepared, self._places)
+            child = self._start_process()
+        except BaseException:
+            self._not_started()
             raise
+        # Only now it can be stopped or killed, and looked at: before there was no process.
+        if self.state is State.GONE:
+            discard(child)
+            self._not_started()
+            raise PluginStartFailed("plugin failed to start: it was stopped meanwhile")
+        self._child: Child = child
+        self._become(State.STARTING)
         self._stdout = ReadEnd(self._child.stdout)
         self._stderr_pipe = ReadEnd(self._child.stderr)
         self._stderr = StandardError(self._stderr_pipe, self._plugin_log)
@@ -118,18 +125,21 @@ class LocalInstance:
         self._greenlets = [self._reader, drainer, gevent.spawn(self._writer.run)]
         self._child.on_exit(partial(gevent.spawn, self._finish))
 
+    def _not_started(self) -> None:
+        if self.state is State.NEW:
+            self._become(State.STARTING)
+            self._become(State.FAILED)
+        clear_scratch(self._places)
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
     def _start_process(self) -> Child:
         root = self._isolation.cgroup_root
         box = self.box
         if root is not None:
             self._cgroup = Cgroup.make(root, self.prepared.plugin_id, self._settings)
             box = replace(box, view=(f"c {self._cgroup.folder}", *box.view))
-        try:
-            return start_process(self.prepared, self._settings, self._environ, box)
-        except OSError:
-            if self._cgroup is not None:
-                self._cgroup.remove()
-            raise
+        return start_process(self.prepared, self._settings, self._environ, box, self._places)
 
     def wait_ready(self, seconds: float) -> bool:
         """True when ready; PluginStartFailed when it ended first; False when the time is over."""
@@ -229,6 +239,7 @@ class LocalInstance:
         self.table.end_all(self._ending or self._death())
         self._stdout.close()
         self._stderr_pipe.close()
+        clear_scratch(self._places)
         self._decided.set()
         if self._cgroup is not None:
             self._cgroup.remove()

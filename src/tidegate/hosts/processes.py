@@ -2,7 +2,8 @@
 
 A plugin's process is the leader of a session of its own. What it starts belongs to it: by the
 session, by descent, and, once seen, for good - a process that left its session or whose parent
-ended is still known by its number and the time that it was started.
+ended is still known by its number and the time that it was started. In a process namespace of
+its own its orphans become children of the namespace's keeper, which stands for the plugin then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Final, final
 
 from gevent import monkey
+
+from tidegate.environments import keepers
 
 # gevent's own close waits for the hub; these descriptors have no watcher.
 _close = monkey.get_original("os", "close")
@@ -119,11 +122,12 @@ class Families:
     ) -> dict[int, list[Process]]:
         """The living processes of each leader, itself included."""
         families: dict[int, list[Process]] = {leader: [] for leader in leaders}
-        owners: dict[int, int] = {}
+        kept = keepers()
+        owners: dict[int, int] = dict(kept)
         known: dict[tuple[int, int], int] = {}
         for process in processes.values():
             owner = self._owner(process, processes, families, owners)
-            if owner:
+            if owner and process.pid not in kept:
                 known[process.pid, process.started] = owner
                 if process.alive and owner in families:
                     families[owner].append(process)

@@ -27,7 +27,7 @@ from tidegate.errors import (
     PluginStartFailed,
     TidegateError,
 )
-from tidegate.hosts.launch import Prepared, prefixes_of
+from tidegate.hosts.launch import Prepared, own_folder, prefixes_of
 from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import open_package
@@ -130,6 +130,9 @@ class Provision:
             folder.rename(doomed)
             _clear(doomed)
         self._environments.release(_user(parsed))
+        if not any(_is_of(one, parsed.plugin_id) for one in folder.parent.glob("*@*")):
+            # No version is left: what it wrote goes as well, and a namesake starts afresh.
+            _clear(own_folder(parsed.plugin_id, self._settings))
 
     def package(self, identifier: str) -> bytes:
         """An uploaded package. PackageUnknown, or PluginStartFailed when the store is away."""
@@ -140,10 +143,21 @@ class Provision:
         # not below .environments: another host may be building there, and they know whether
         for folder in self._settings.working_path.glob("[!.]*/.tmp-*"):
             _clear(folder)
+        if self._is_ours:
+            # Of instances and builds that a killed host had no time to clean up after.
+            for scratch in self._settings.working_path.glob(".scratch/*/*/tmp-*"):
+                _clear(scratch)
+            for scratch in self._settings.working_path.glob(".scratch/build-*"):
+                _clear(scratch)
         self._environments.sweep()
         for user in self._environments.users():
             if not (self._settings.working_path / user.replace("+", "/")).exists():
                 self._environments.release(user)
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether no other host can be at work in the working path."""
+        return self._settings.working_path.is_relative_to(self._settings.home.root)
 
     def held(self) -> list[str]:
         """Versions whose folders are on the disk and are this Tidegate's own.
@@ -151,7 +165,7 @@ class Provision:
         Empty when the working path lies outside of the data folder: then others may use it too.
         """
         root = self._settings.working_path
-        if not root.is_relative_to(self._settings.home.root):
+        if not self._is_ours:
             return []
         facts = (_read_facts(folder) for folder in root.glob("*/*@*"))
         return sorted(one["identifier"] for one in facts if one and "identifier" in one)
@@ -205,6 +219,11 @@ def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path)
         "entrypoint": runner.entrypoint,
         "permission": json.dumps(package.manifest.values["resource"].get("permission") or {}),
     }
+
+
+def _is_of(folder: Path, plugin_id: str) -> bool:
+    facts = _read_facts(folder)
+    return facts is not None and facts.get("identifier", "").startswith(f"{plugin_id}:")
 
 
 def _facts_of(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.hosts.instance import IllegalTransition, State, check_transition
-from tidegate.hosts.launch import Prepared, plugin_environment, prefixes_of
+from tidegate.hosts.launch import Box, Places, Prepared, plugin_environment, prefixes_of
 from tidegate.settings import Settings
 
 
@@ -24,7 +24,8 @@ def prepared(**changes):
 
 def environment_of(environ, **variables):
     settings = Settings.load({name.upper(): value for name, value in variables.items()})
-    return plugin_environment(prepared(), settings, environ, Path("/data/home"))
+    places = Places(Path("/data/home"), Path("/data/tmp-1"))
+    return plugin_environment(prepared(), settings, environ, Box(1), places)
 
 
 def test_T_S13_only_the_allow_list_passes():
@@ -38,7 +39,7 @@ def test_T_S13_only_the_allow_list_passes():
         "SSL_CERT_FILE": "/ca.pem",
         "PATH": "/data/cwd/.environments/k/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/data/home",
-        "TMPDIR": "/data/home/tmp",
+        "TMPDIR": "/data/tmp-1",
         "VIRTUAL_ENV": "/data/cwd/.environments/k",
         "INSTALL_METHOD": "local",
         "PYTHONUNBUFFERED": "1",

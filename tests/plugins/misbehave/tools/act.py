@@ -276,14 +276,21 @@ def _write(path: str) -> None:
         file.write("spy")
 
 
+KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+
+
 def spy(tool: Tool, given: dict[str, Any]) -> Answer:
     """What this process can see, touch and become."""
-    libc = __import__("ctypes").CDLL(None, use_errno=True)
-    host = os.getppid()
+    ctypes = __import__("ctypes")
+    libc = ctypes.CDLL(None, use_errno=True)
+    raw = __import__("socket").socket
+    host = int(given.get("host", os.getppid()))
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
 
     def call(name: str, *arguments: Any) -> None:
-        if getattr(libc, name)(*arguments):
-            raise OSError(__import__("ctypes").get_errno(), name)
+        if getattr(libc, name)(*arguments) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
     found = {
         "uid": os.getuid(),
@@ -299,9 +306,19 @@ def spy(tool: Tool, given: dict[str, Any]) -> Answer:
         "ptrace": _tried(lambda: call("ptrace", 0x4206, host, 0, 0)),
         "setuid": _tried(lambda: os.setuid(0 if os.getuid() else 12345)),
         "mount": _tried(lambda: call("mount", b"none", b"/", None, 1 << 18, None)),
+        "unshare": _tried(lambda: call("unshare", 0x10000000)),
+        "keyctl": _tried(lambda: call("syscall", KEYCTL, 0, -3, 1)),
+        "look": _tried(lambda: call("ptrace", 0x4206, child.pid, 0, 0)),
+        "raw": _tried(lambda: raw(2, 3, 1).close()),
+        "packets": _tried(lambda: raw(17, 3, 3).close()),
+        "signal": _tried(lambda: os.kill(host, 0)),
+        "root": os.listdir("/"),
+        "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
+        "pid": os.getpid(),
         "read": {path: _tried(lambda path=path: _read(path)) for path in given["paths"]},
         "status": Path("/proc/self/status").read_text(),
     }
+    child.stdin.close()
     yield tool.create_text_message(json.dumps(found))
 
 
