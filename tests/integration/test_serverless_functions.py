@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
@@ -502,6 +503,28 @@ def test_a_back_call_of_a_live_session_is_answered_and_what_fails_says_so(world)
     assert b"PermissionDenied" in second[1]
     assert third[0] == 500
     assert b"failed to parse request" in third[1]
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "identity", "gzip;q=0", ""])
+def test_answers_to_back_calls_are_compressed_where_that_is_taken(world, accepted):
+    answers: list[tuple[int, bytes, dict[str, str]]] = []
+
+    def script(asked: Asked) -> None:
+        session = asked.line["session_id"]
+        asked.begin()
+        text = invoke(session)
+        answers.append(world.ask("POST", PLACE, text, Accept_Encoding=accepted))
+        asked.end()
+
+    world.function.script = script
+    assert call(world).error is None
+    taken = accepted in ("gzip", "br, gzip;q=0.5")
+    ((status, body, headers),) = answers
+    assert status == 200
+    assert headers.get("content-encoding") == ("gzip" if taken else None)
+    text = gzip.decompress(body) if taken else body  # whole: it checks sum and length
+    lines = [json.loads(line) for line in re.split(rb"\n+", text) if line]
+    assert [one["data"]["event"] for one in lines][-1] == "end"
 
 
 def test_on_other_platforms_there_is_no_such_route(tmp_path):

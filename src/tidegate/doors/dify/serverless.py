@@ -7,7 +7,8 @@
 | ``/admin/plugin/serverless/switch-endpoint`` | administrator | ``true`` |
 
 The first is open to everybody who can reach the port, so it looks at the signature before it reads
-or asks anything, and refuses at once what is no back-call (D-23, D-31).
+or asks anything, and refuses at once what is no back-call (D-23, D-31). Its answers are compressed
+where the function's client takes that, which the SDK's does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 from tidegate.calls import Stream
 from tidegate.deadline import Deadline
 from tidegate.doors.binding import IDENTIFIER, REQUIRED, Form, bind
+from tidegate.doors.compressed import accepts_gzip, compressed
 from tidegate.doors.dify.dispatch import error_event
 from tidegate.doors.envelope import failure, success
 from tidegate.doors.routes import (
@@ -151,7 +153,10 @@ class _Transactions:
         if not is_signed(self._key, asked.session):
             log.warning("back-call with a session that was not made here")
             return _unknown_session(asked)
-        return self._open(asked)
+        answer = self._open(asked)
+        if isinstance(answer, StreamResponse) and accepts_gzip(request.header("accept-encoding")):
+            return compressed(answer)
+        return answer
 
     def _open(self, asked: Transaction) -> Answer:
         deadline = Deadline.after(self._seconds, "MAX_SERVERLESS_TRANSACTION_TIMEOUT")
