@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import gevent
 import pytest
 
 from tests.debugging import TENANT, DebugWorld, debugging_host
@@ -59,6 +60,24 @@ def test_T36_a_debugger_that_stops_the_process_loses_neither_connection_nor_regi
         assert waiting.wait().texts == ["patient"]
         assert world.debugging.directory.find(identifier) is instance
         assert instance.table.counters.late > 0
+
+
+@pytest.mark.soak
+@pytest.mark.limit(720, "stands at a breakpoint for ten minutes")
+def test_T36_a_breakpoint_of_ten_minutes_ends_nothing_but_calls_whose_time_is_over(world):
+    with world.sdk() as process:
+        identifier = world.connected(PLUGIN)
+        instance = world.debugging.directory.find(identifier)
+        process.child.signal(signal.SIGSTOP)
+        patient = act(world, identifier, "echo", text="patient", seconds=700)
+        late = act(world, identifier, "echo", text="late", seconds=30)
+        assert late.wait(40).error_type == "DeadlineExceeded"
+        gevent.sleep(600)  # this is what is tested
+        assert not patient.ended.is_set()
+        process.child.signal(signal.SIGCONT)
+        assert patient.wait().texts == ["patient"]
+        assert world.debugging.directory.find(identifier) is instance
+        assert world.connected(PLUGIN) == identifier
 
 
 @pytest.mark.limit(120, "starts a plugin with the real SDK")

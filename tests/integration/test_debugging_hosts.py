@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from tests.debugging import OTHER_TENANT, TENANT, DebugWorld, debugging_host
 from tests.hosting import Answer
 from tests.registrations import MANIFEST
+from tidegate.hosts.debugging.directory import RENEW_EVERY
 from tidegate.hosts.debugging.elsewhere import address_of, owner_of
 from tidegate.settings import Settings
 from tidegate.storage import debug_sessions
+from tidegate.storage.tables import debug_sessions as debug_rows
 
 MISBEHAVE = "tidegate/misbehave"
 PLUGIN = f"{MANIFEST['author']}/{MANIFEST['name']}"
@@ -94,6 +99,27 @@ def test_T36_a_call_at_another_host_reaches_the_plugin_at_its_developers(hosts):
         hosts.desk.until(lambda: hosts.desk.installation(MISBEHAVE) is None)
         gone = hosts.call(identifier, "echo").wait(5)
         assert "plugin runtime not found" in gone.error["message"]
+
+
+def test_T36_ten_minutes_at_a_breakpoint_cost_neither_connection_nor_registration(hosts):
+    """Nobody waits for ten minutes here: the rows grow older instead. `make soak` does wait."""
+    with hosts.desk.sdk() as process:
+        identifier = hosts.desk.connected(MISBEHAVE)
+        instance = hosts.desk.debugging.directory.find(identifier)
+        process.child.signal(signal.SIGSTOP)
+        patient = hosts.call(identifier, "echo", text="patient", seconds=900)
+        for _ in range(10):
+            with hosts.desk.database.write() as conn:
+                (row,) = conn.execute(debug_rows.select())
+                older = row.updated_at - timedelta(seconds=RENEW_EVERY)
+                conn.execute(update(debug_rows).values(updated_at=older))
+            hosts.other.debugging.directory._renew()  # it would take back what is lost
+            hosts.desk.debugging.directory._renew()
+        assert hosts.other.connected(MISBEHAVE) == identifier
+        process.child.signal(signal.SIGCONT)
+        assert patient.wait().texts == ["patient"]
+        assert hosts.desk.debugging.directory.find(identifier) is instance
+    hosts.desk.until(lambda: hosts.desk.installation(MISBEHAVE) is None)
 
 
 def test_a_caller_at_another_host_that_leaves_frees_the_session(hosts):
