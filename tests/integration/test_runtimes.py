@@ -26,7 +26,12 @@ from tidegate.storage import Database, migrate
 from tidegate.storage.blobs import open_blobs
 
 MISBEHAVE = PLUGINS / "misbehave"
-LIMITS = {"PLUGIN_RUNTIME_MAX_BUFFER_SIZE": 8 << 20}
+MOST = 52
+LIMITS = {
+    "PLUGIN_RUNTIME_MAX_BUFFER_SIZE": 8 << 20,
+    "TIDEGATE_PLUGIN_SESSIONS": MOST,
+    "TIDEGATE_ADMISSION_WAIT": 3,
+}
 DEATHS = {
     "local": {"PluginDied"},
     "debugging": {"ConnectionClosedError"},
@@ -58,6 +63,11 @@ class Bench:
         (status,) = self.control("status", identifier=self.identifier).chunks
         found = status["instances"] or [status]
         return sum(one["sessions"] for one in found)
+
+    def waiting(self) -> int:
+        """Calls that wait for a session."""
+        (status,) = self.control("status", identifier=self.identifier).chunks
+        return int(status["waiting"])
 
     def until_sessions(self, count: int, seconds: float = 5.0) -> None:
         """Until so many are open."""
@@ -240,6 +250,38 @@ def test_a_session_ends_at_its_deadline_typed_with_its_owner(bench, bystander):
     assert answer.error_type == "DeadlineExceeded"
     assert answer.error["args"]["owner"] == "caller"
     assert answer.error["args"]["seconds"] == pytest.approx(0.5, abs=0.1)
+
+
+# --------------------------------------------------------------------------- admission
+
+
+def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(bench):
+    held = [bench.call("hang").first() for _ in range(MOST)]
+    early, late = bench.call("echo", text="early"), bench.call("echo", text="late")
+    assert (bench.sessions(), bench.waiting()) == (MOST, 2)
+    held.pop().call.cancel()
+    assert early.wait(2).texts == ["early"]
+    assert late.wait(2).texts == ["late"]  # the one before it has given its session back
+    held.append(bench.call("hang").first())
+    refused = bench.call("echo", text="no").wait(6)
+    assert (refused.error_type, refused.texts) == ("Overloaded", [])
+    assert refused.error["args"]["retry_after"] >= 1
+    for one in held:
+        one.call.cancel()
+    bench.until_sessions(0)
+
+
+def test_T_B5_who_leaves_the_line_leaves_nothing_behind(bench):
+    held = [bench.call("hang").first() for _ in range(MOST)]
+    waits = [bench.call("echo", text="never") for _ in range(3)]
+    assert bench.waiting() == 3
+    for one in waits:
+        one.call.cancel()
+    assert bench.waiting() == 0
+    for one in held:
+        one.call.cancel()
+    bench.until_sessions(0)
+    assert bench.act("echo", text="room").texts == ["room"]
 
 
 # --------------------------------------------------------------------------- sizes
