@@ -32,7 +32,13 @@ import hypothesis
 import pytest
 from gevent import monkey
 
-from tests.servers import postgres_fixture, redis_fixture, s3_fixture  # noqa: F401 - fixtures, by their name
+from tests.databases import backend_fixture, copies_fixture  # noqa: F401 - fixtures, by their name
+from tests.servers import (  # noqa: F401 - fixtures, by their name
+    is_pooled,
+    postgres_fixture,
+    redis_fixture,
+    s3_fixture,
+)
 
 PATCHED = bool(monkey.is_module_patched("socket"))
 SEED = os.environ.get("TIDEGATE_TEST_SEED", "1")
@@ -71,11 +77,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked ``soak`` runs by `make soak` only; its short twin runs always."""
-    if not os.environ.get("TIDEGATE_TEST_SOAK"):
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """`make soak` runs what is long only: marked ``soak`` (its short twin runs in CI), or marked
+    ``stretched`` (the same test, shortened in CI)."""
+    soaking = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
+    left = [item for item in items if soaking is not _is_long(item, soaking=soaking)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def _is_long(item: pytest.Item, *, soaking: bool) -> bool:
+    marks = ("soak", "stretched") if soaking else ("soak",)
+    return any(item.get_closest_marker(mark) for mark in marks)
 
 
 def pytest_report_header() -> str:
@@ -223,7 +235,8 @@ def _descriptors() -> dict[str, str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # closed meanwhile, or the listing itself
-        if not target.startswith(_ONCE):
+        pooled = target.startswith("socket:") and is_pooled(int(name))
+        if not pooled and not target.startswith(_ONCE):
             found[f"fd {name} {target}"] = target
     return found
 

@@ -18,6 +18,7 @@ tests of the host wait for.
 
 from __future__ import annotations
 
+import _socket
 import importlib.util
 import itertools
 import json
@@ -204,6 +205,43 @@ def redis_fixture() -> Iterator[RedisServer]:
     """One Redis server for all tests of this process."""
     with redis_server() as server:
         yield server
+
+
+_pools: set[Any] = set()
+
+
+@contextmanager
+def pooled(postgres: PostgresServer, redis: RedisServer) -> Iterator[None]:
+    """While this lasts, idle connections to these servers are nobody's leak (conftest.py).
+
+    What a module shares has pools, and a test may be the one that makes them grow.
+    """
+    folder = postgres.host if postgres.host.startswith("/") else ""
+    addresses = {
+        f"{folder}/.s.PGSQL.{postgres.port}" if folder else (postgres.host, postgres.port),
+        (redis.host, redis.port),
+    }
+    _pools.update(addresses)
+    try:
+        yield
+    finally:
+        _pools.difference_update(addresses)
+
+
+def is_pooled(descriptor: int) -> bool:
+    """Whether an open socket of this process leads to a server that is :func:`pooled`."""
+    if not _pools:
+        return False
+    try:
+        one = _socket.socket(fileno=descriptor)
+    except OSError:  # closed meanwhile
+        return False
+    try:
+        return one.getpeername() in _pools
+    except OSError:  # it listens, or its other end is gone
+        return False
+    finally:
+        one.detach()
 
 
 @contextmanager

@@ -5,10 +5,16 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from tests.unit.installs.conftest import House, house, no_other_processes, settings
+from tests.unit.installs.conftest import (
+    House,
+    databases,
+    house,
+    no_other_processes,
+    settings,
+)
 from tidegate.storage import job_rows
 
-__all__ = ["house", "no_other_processes", "settings"]  # fixtures, by their names
+__all__ = ["databases", "house", "no_other_processes", "settings"]  # fixtures, by their names
 
 pytestmark = pytest.mark.blocks_hub("packages are built in the process of the test")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 from gevent import GreenletExit
 from sqlalchemy import text
 
-from tests.servers import PostgresServer, postgres_fixture  # noqa: F401 - found by its name
+from tests.databases import Databases
+from tests.unit.storage.conftest import databases
 from tidegate.installs import (
     Catalogue,
     InstallAnswer,
@@ -24,12 +24,14 @@ from tidegate.installs.run import no_fail_point
 from tidegate.installs.shelf import Shelf
 from tidegate.packages import build_package, open_package
 from tidegate.settings import Settings
-from tidegate.storage import Database, install_tasks, installations, job_rows, migrate
+from tidegate.storage import Database, install_tasks, installations, job_rows
 from tidegate.storage.blobs import open_blobs
 from tidegate.storage.install_tasks import Task, TaskEntry
 from tidegate.storage.installations import Installation
 from tidegate.testing.host_control import ScriptedHost
 from tidegate.testing.job_sender import InProcessSender
+
+__all__ = ["databases"]  # a fixture, by its name
 
 HELLO = Path(__file__).parents[3] / "examples" / "hello"
 TENANT = "0198c5d2-0000-7000-8000-000000000001"
@@ -141,10 +143,6 @@ class House:
         self.database.dispose()
 
 
-def _settings(home: Path, more: dict[str, str]) -> Settings:
-    return Settings.load({"TIDEGATE_HOME": str(home), "FORCE_VERIFYING_SIGNATURE": "false", **more})
-
-
 @pytest.fixture(autouse=True)
 def no_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to hear of a change before a version is stopped."""
@@ -152,31 +150,15 @@ def no_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """SQLite, nothing signed."""
-    return _settings(tmp_path, {})
+def settings(databases: Databases, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a migrated database of this test's own; nothing is signed."""
+    with databases.migrated(tmp_path / "home", FORCE_VERIFYING_SIGNATURE="false") as found:
+        yield found
 
 
 @pytest.fixture
 def house(settings: Settings) -> Iterator[House]:
-    migrate(settings)
+    """A house on each database in turn."""
     house = House(settings)
     yield house
     house.close()
-
-
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PostgresServer | None:
-    """None stands for SQLite."""
-    return request.getfixturevalue("postgres") if request.param == "postgresql" else None
-
-
-@pytest.fixture
-def any_house(server: PostgresServer | None, tmp_path: Path) -> Iterator[House]:
-    """The same on both databases."""
-    with server.database() if server else nullcontext({}) as environ:
-        settings = _settings(tmp_path, environ)
-        migrate(settings)
-        house = House(settings)
-        yield house
-        house.close()

@@ -83,9 +83,9 @@ def test_a_job_goes_through_all_states_in_order(house: House) -> None:
 
 @pytest.mark.parametrize(("state", "committed"), POINTS)
 def test_T_I1_an_install_killed_at_any_step_is_absent_and_then_installed(
-    any_house: House, state: InstallState, committed: int
+    house: House, state: InstallState, committed: int
 ) -> None:
-    house = any_house
+    house = house
     name = house.upload()
     kill = KillAt(state, committed)
     house.new_worker(kill)
@@ -170,8 +170,8 @@ def test_T_I1_a_removal_killed_at_any_step_ends_absent(
 # --------------------------------------------------------------------------- T-I2
 
 
-def test_T_I2_twenty_tenants_at_once_are_one_build(any_house: House) -> None:
-    house = any_house
+def test_T_I2_twenty_tenants_at_once_are_one_build(house: House) -> None:
+    house = house
     name = house.upload()
     tenants = [f"0198c5d2-0000-7000-8000-{number:012}" for number in range(20)]
     with house.host.held("install"):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from psycogreen.gevent import patch_psycopg
 
-from tests.servers import PostgresServer
+from tests.databases import Databases, databases_of
 from tidegate.settings import Settings
-from tidegate.storage import Database, migrate
+from tidegate.storage import Database
 
 TENANT = "0198c5d2-0000-7000-8000-000000000001"
 OTHER_TENANT = "0198c5d2-0000-7000-8000-000000000002"
@@ -20,59 +17,14 @@ OTHER_TENANT = "0198c5d2-0000-7000-8000-000000000002"
 Make = Callable[[], "Settings"]
 
 
-class Databases:
-    """Makes databases of one kind, empty or migrated (a copy of one that was migrated once)."""
-
-    def __init__(self, kind: str, folder: Path, server: PostgresServer | None) -> None:
-        self.kind = kind
-        self._server = server
-        self._template = folder / "template.db"
-        self._migrated = ""
-
-    @contextmanager
-    def empty(self, home: Path) -> Iterator[Settings]:
-        """A database without tables."""
-        if self._server is None:
-            yield Settings.load({"TIDEGATE_HOME": str(home)})
-            return
-        with self._server.database() as environ:
-            yield Settings.load({"TIDEGATE_HOME": str(home), **environ})
-
-    @contextmanager
-    def migrated(self, home: Path) -> Iterator[Settings]:
-        """A database with this version's tables."""
-        home.mkdir(exist_ok=True)
-        if self._server is None:
-            settings = Settings.load({"TIDEGATE_HOME": str(home)})
-            shutil.copy(self._template, settings.home.database)
-            yield settings
-            return
-        with self._server.database(self._migrated) as environ:
-            yield Settings.load({"TIDEGATE_HOME": str(home), **environ})
-
-    @contextmanager
-    def template(self, home: Path) -> Iterator[None]:
-        """Migrate once; while this lasts :meth:`migrated` copies it."""
-        with self.empty(home) as settings:
-            migrate(settings)
-            self._migrated = settings.db_database
-            if self._server is None:
-                settings.home.database.rename(self._template)
-            yield
-
-
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def databases(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Databases]:
     """Databases of each kind in turn."""
-    server: PostgresServer | None = None
-    if request.param == "postgresql":
-        server = request.getfixturevalue("postgres")
-        patch_psycopg()
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
     folder = tmp_path_factory.mktemp(f"databases-{request.param}")
-    made = Databases(request.param, folder, server)
-    with made.template(folder):
+    with databases_of(request.param, folder, server) as made:
         yield made
 
 
