@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Raw
 
 from tidegate.api.streaming import OpenStreams, outcome_of
-from tidegate.calls import PluginFailed
 from tidegate.doors.binding import BindingRefused
 from tidegate.doors.dify import ACTIONS, Dispatcher
 from tidegate.doors.dify.dispatch import Body
@@ -103,7 +102,7 @@ class LiveCall:
         try:
             self._forward(self._opener.open(self._tenant, self._message))
         except TidegateError as error:
-            return "error", _error_of(error)
+            return "error", error.as_json()
         except OSError:
             raise
         except Exception:
@@ -135,7 +134,3 @@ class LiveCall:
     def _tell(self, name: str, *values: bytes) -> None:
         if not self._gone:
             self._channel.tell_all(self._key, name, list(values))
-
-
-def _error_of(error: TidegateError) -> bytes:
-    return error.raw if isinstance(error, PluginFailed) else error.as_json()

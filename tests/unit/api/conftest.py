@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from tidegate.api.application import Application, Load
 from tidegate.api.streaming import OpenStreams
-from tidegate.doors.dify.dispatch import before_head, error_event
+from tidegate.doors.dify.opening import before_head, error_event
 from tidegate.doors.routes import (
     Auth,
     BodyRule,

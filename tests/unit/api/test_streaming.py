@@ -17,7 +17,7 @@ from tidegate.api import watch
 from tidegate.api.streaming import OpenStreams, SocketStream, iterate
 from tidegate.calls import Stream
 from tidegate.deadline import Budget, Deadline
-from tidegate.doors.dify.dispatch import before_head, error_event
+from tidegate.doors.dify.opening import before_head, error_event
 from tidegate.doors.routes import Outcome, StreamResponse
 from tidegate.errors import Overloaded, PluginDied
 from tidegate.runtime.drain import Drain

@@ -22,25 +22,16 @@ from typing import Any, Final, final, get_type_hints
 import msgspec
 from msgspec import Raw
 
-from tidegate.calls import OutputRules, PluginCall, PluginFailed
+from tidegate.calls import OutputRules, PluginCall
 from tidegate.deadline import Deadline
 from tidegate.doors.binding import BindingRefused, rule_failed
 from tidegate.doors.dify.action import Action, Data
+from tidegate.doors.dify.opening import NO_NODE, before_head, error_event, opened
 from tidegate.doors.dify.polling import polled
 from tidegate.doors.dify.reshapers import Reshaped
-from tidegate.doors.envelope import failure
-from tidegate.doors.routes import Request, Response, Source, StreamResponse
+from tidegate.doors.routes import Request, StreamResponse
 from tidegate.doors.services import Services
-from tidegate.errors import (
-    BadRequest,
-    CallFailed,
-    HostLost,
-    InternalFailure,
-    Overloaded,
-    PluginNotFound,
-    RuntimeNotFound,
-    TooManyRequests,
-)
+from tidegate.errors import BadRequest, PluginNotFound, RuntimeNotFound
 from tidegate.ids import PluginIdentifier, is_uuid, plugin_id_of, session_id
 from tidegate.telemetry import metrics
 from tidegate.wire import sse
@@ -50,7 +41,6 @@ from tidegate.wire.session import one_line, request_line
 _DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
 #: Versions whose output schemas are kept by name; compiled ones are kept by ``calls``.
 _SCHEMAS_KEPT: Final = 1024
-NO_NODE: Final = "no available node, plugin runtime not found"
 
 
 class Body(msgspec.Struct, gc=False):
@@ -168,9 +158,26 @@ class Dispatcher:
     ) -> StreamResponse:
         """Open the session. Errors from here on are those before the stream (contract 3)."""
         data = action.read(body.data)
+        call = self._call(action, tenant, plugin, body, data, trace)
+        stream = opened(self._services.calls, call)
+        if action.reshaper is not None:
+            stream = Reshaped(stream, action.reshaper(data))
+        watch = metrics.Invocation(call.plugin_id, action.type, action.action, plugin.runtime)
+        return StreamResponse(
+            source=stream,
+            events=sse.events,
+            error_event=error_event,
+            before_head=before_head,
+            finished=lambda outcome: watch.finished(outcome.value),
+            seconds=self._seconds,
+        )
+
+    def _call(
+        self, action: Action, tenant: str, plugin: Plugin, body: Body, data: Data, trace: str
+    ) -> PluginCall:
         plugin_id = plugin_id_of(plugin.identifier)
         session = session_id()
-        call = PluginCall(
+        return PluginCall(
             identifier=plugin.identifier,
             plugin_id=plugin_id,
             type=action.type,
@@ -182,21 +189,6 @@ class Dispatcher:
             rules=self._rules(action, plugin, plugin_id, data),
             user=body.user_id or "",
             trace=trace,
-        )
-        try:
-            stream: Source = self._services.calls.plugin(call)
-        except CallFailed as error:
-            raise refused(error) from error
-        if action.reshaper is not None:
-            stream = Reshaped(stream, action.reshaper(data))
-        watch = metrics.Invocation(plugin_id, action.type, action.action, plugin.runtime)
-        return StreamResponse(
-            source=stream,
-            events=sse.events,
-            error_event=error_event,
-            before_head=before_head,
-            finished=lambda outcome: watch.finished(outcome.value),
-            seconds=self._seconds,
         )
 
     def _rules(
@@ -248,26 +240,3 @@ def _line(session: str, action: Action, body: Body, data: Data) -> bytes | Piece
         endpoint_id=body.endpoint_id,
         context=one_line(context) if context else None,
     )
-
-
-def error_event(error: CallFailed) -> bytes:
-    """The event that ends a stream with ``error``: always code -500, so that Dify types it."""
-    return sse.error_event(sse.escape_line_ends(_inner(error)))
-
-
-def _inner(error: CallFailed) -> bytes:
-    return error.raw if isinstance(error, PluginFailed) else error.as_json()
-
-
-def before_head(error: CallFailed) -> Response | None:
-    """The plain answer for an error that came before the first chunk, where there is one."""
-    return failure(refused(error)) if isinstance(error, Overloaded) else None
-
-
-def refused(error: CallFailed) -> InternalFailure | TooManyRequests:
-    """What a request is answered with whose session could not be opened."""
-    if isinstance(error, Overloaded):
-        return TooManyRequests(error.message, **error.details)
-    if isinstance(error, HostLost):
-        return InternalFailure(f"{NO_NODE}: {error.message}")
-    return InternalFailure(f"failed to get plugin runtime: {error.message}")

@@ -12,10 +12,10 @@ from typing import Final, Literal, final
 import msgspec
 from msgspec import Raw
 
-from tidegate.calls import PluginFailed
-from tidegate.doors.envelope import failure, success_bytes
+from tidegate.doors.dify import opening
+from tidegate.doors.envelope import success_bytes
 from tidegate.doors.routes import JSON_TYPE, AnswerHead, Response, Source, StreamResponse
-from tidegate.errors import CallFailed, Overloaded, ProtocolError, TooManyRequests
+from tidegate.errors import CallFailed, ProtocolError
 from tidegate.wire import sse
 from tidegate.wire.session import UNREADABLE, head_of
 
@@ -58,12 +58,10 @@ def polled(answer: StreamResponse) -> StreamResponse:
 
 def before_head(error: CallFailed) -> Response:
     """The plain answer for a call that failed: always 500, typed inside."""
-    if isinstance(error, Overloaded):
-        return failure(TooManyRequests(error.message, **error.details))
     if isinstance(error, _NoResult):
         return _failed(error.message)
-    inner = error.raw if isinstance(error, PluginFailed) else error.as_json()
-    return _failed(inner.decode("utf-8", "replace"))
+    busy = opening.before_head(error)
+    return busy or _failed(error.as_json().decode("utf-8", "replace"))
 
 
 class _NoResult(CallFailed):

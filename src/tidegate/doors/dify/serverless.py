@@ -22,7 +22,7 @@ from tidegate.calls import Stream
 from tidegate.deadline import Deadline
 from tidegate.doors.binding import IDENTIFIER, REQUIRED, Form, bind
 from tidegate.doors.compressed import accepts_gzip, compressed
-from tidegate.doors.dify.dispatch import error_event
+from tidegate.doors.dify.opening import error_event
 from tidegate.doors.envelope import failure, success
 from tidegate.doors.routes import (
     Answer,

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, final
 import msgspec
 from msgspec import Meta
 
-from tidegate.calls import PluginCall, PluginFailed
+from tidegate.calls import PluginCall
 from tidegate.deadline import Deadline
-from tidegate.doors.dify.dispatch import refused
+from tidegate.doors.dify import opening
 from tidegate.doors.dify.reshapers import Reshaped
 from tidegate.doors.envelope import failure
 from tidegate.doors.routes import Answer, AnswerHead, BodyLimit, Request, Response, StreamResponse
@@ -25,7 +25,6 @@ from tidegate.errors import (
     HookUnknown,
     InternalFailure,
     NotFound,
-    Overloaded,
     PluginAnswerInvalid,
     PluginNotFound,
     ProtocolError,
@@ -48,6 +47,8 @@ from tidegate.wire.session import UNREADABLE, head_of, request_line
 log = get_log("doors")
 
 METHODS: Final = ("HEAD", "GET", "POST", "PUT", "DELETE", "OPTIONS")
+_TYPE: Final = "endpoint"
+_ACTION: Final = "invoke_endpoint"
 _DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
 _BODILESS: Final = (204, 304)
 
@@ -79,7 +80,7 @@ class Webhooks:
         raw = raw_request(_hook(request, hook_id, body))
         settings = self._settings(endpoint, known)
         data = msgspec.json.encode({"raw_http_request": raw.hex(), "settings": settings})
-        return self._open(request, endpoint, known, data, deadline)
+        return self._open(request, known, _call(request, endpoint, known, data, deadline))
 
     # ------------------------------------------------------------------ before the call
 
@@ -110,35 +111,10 @@ class Webhooks:
 
     # ------------------------------------------------------------------ the call
 
-    def _open(
-        self, request: Request, endpoint: Endpoint, known: Known, data: bytes, deadline: Deadline
-    ) -> StreamResponse:
-        session, plugin_id = session_id(), plugin_id_of(known.identifier)
-        call = PluginCall(
-            identifier=known.identifier,
-            plugin_id=plugin_id,
-            type="endpoint",
-            action="invoke_endpoint",
-            tenant=endpoint.tenant,
-            session=session,
-            line=request_line(
-                session,
-                user_id="",
-                type="endpoint",
-                action="invoke_endpoint",
-                data=data,
-                endpoint_id=endpoint.id,
-            ),
-            deadline=deadline,
-            trace=request.header("traceparent"),
-        )
-        try:
-            stream = self._services.calls.plugin(call)
-        except CallFailed as error:
-            raise refused(error) from error
-        runtime = known.row.runtime_type
-        watch = metrics.Invocation(plugin_id, call.type, call.action, runtime)
-        answer = HookAnswer(request.method, plugin_id)
+    def _open(self, request: Request, known: Known, call: PluginCall) -> StreamResponse:
+        stream = opening.opened(self._services.calls, call)
+        watch = metrics.Invocation(call.plugin_id, call.type, call.action, known.row.runtime_type)
+        answer = HookAnswer(request.method, call.plugin_id)
         return StreamResponse(
             source=Reshaped(stream, answer),
             events=list,
@@ -148,6 +124,25 @@ class Webhooks:
             seconds=self._seconds,
             head=answer.head,
         )
+
+
+def _call(
+    request: Request, endpoint: Endpoint, known: Known, data: bytes, deadline: Deadline
+) -> PluginCall:
+    session = session_id()
+    return PluginCall(
+        identifier=known.identifier,
+        plugin_id=plugin_id_of(known.identifier),
+        type=_TYPE,
+        action=_ACTION,
+        tenant=endpoint.tenant,
+        session=session,
+        line=request_line(
+            session, user_id="", type=_TYPE, action=_ACTION, data=data, endpoint_id=endpoint.id
+        ),
+        deadline=deadline,
+        trace=request.header("traceparent"),
+    )
 
 
 def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
@@ -170,12 +165,10 @@ def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
 
 def before_head(error: CallFailed) -> Response:
     """The plain answer for an error that came before the plugin's head."""
-    if isinstance(error, Overloaded):
-        return failure(refused(error))
     if isinstance(error, _Unsendable):
         return failure(PluginAnswerInvalid(error.message))
-    inner = error.raw if isinstance(error, PluginFailed) else error.as_json()
-    return failure(InternalFailure(inner.decode("utf-8", "replace")))
+    busy = opening.before_head(error)
+    return busy or failure(InternalFailure(error.as_json().decode("utf-8", "replace")))
 
 
 # --------------------------------------------------------------------------- the answer
