@@ -2,8 +2,8 @@
 
 Packages that come as source are built by code of their own. Behind walls (rung 2 and 3) that code
 must not touch what others are built from: so wheels are installed first, with a cache that all
-builds share and in which nothing foreign ever runs; only when that cannot be, everything is done
-again with building allowed and a cache that is thrown away.
+builds share and beside which nothing foreign ever runs; only when that cannot be, everything is
+done again with building allowed, by another user and with a cache that is thrown away.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tidegate.environments.closure import Project
 from tidegate.environments.interpreters import Interpreter
 from tidegate.environments.mirrors import Mirror
 from tidegate.environments.tool import Tools
-from tidegate.environments.walls import COMPILER, give
+from tidegate.environments.walls import BUILDER, COMPILER, INSTALLER, give
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
 
@@ -74,6 +74,7 @@ class Installer:
         with _workplace(project, target) as folder:
             shown[folder] = "w" if folder != project.folder or project.local else "r"
             self._install(project, target, folder, shown, cache, say)
+        (target / ".lock").unlink(missing_ok=True)  # uv's; everybody may write in it
         self._compile(target, interpreter)
         if self._tools.confined:  # nobody but the host may change it from here on
             get_hub().threadpool.apply(give, (target, os.getuid()))
@@ -94,13 +95,19 @@ class Installer:
         arguments = self._arguments(project, target)
         extra = {"UV_PROJECT_ENVIRONMENT": str(target), "VIRTUAL_ENV": str(target)}
 
-        def run(more: list[str], shown: Mapping[Path, str], variables: Mapping[str, str]) -> None:
+        def run(
+            more: list[str],
+            shown: Mapping[Path, str],
+            variables: Mapping[str, str],
+            user: str = INSTALLER,
+        ) -> None:
             self._tools.run_uv(
                 [*arguments, *more],
                 folder=folder,
                 on_line=say,
                 shown=shown,
                 extra={**extra, **variables},
+                user=user,
             )
 
         if not self._tools.confined:
@@ -114,7 +121,7 @@ class Installer:
             if not any(sign in error.message for sign in _NEEDS_BUILDING):
                 raise
             say("a package comes as source: it is built apart")
-            run(["--no-cache"], shown, {"UV_LINK_MODE": "copy"})
+            run(["--no-cache"], shown, {"UV_LINK_MODE": "copy"}, BUILDER)
 
     def _compile(self, target: Path, interpreter: Interpreter) -> None:
         """By what is known of the same texts; what does not compile is the library's affair."""

@@ -20,7 +20,7 @@ from gevent import get_hub, monkey
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.child import Child, ReadEnd, spawn
-from tidegate.environments.walls import BUILDS, Confine, Walls
+from tidegate.environments.walls import INSTALLER, Confine, Walls
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
 
@@ -104,10 +104,13 @@ class Tools:
         on_line: OnLine,
         extra: Mapping[str, str] | None = None,
         shown: Mapping[Path, str] | None = None,
+        user: str = INSTALLER,
     ) -> str:
         """:meth:`run` for uv, with the flags that every use of it shares."""
         command = [self.uv, *arguments, "--system-certs", "--no-progress", "--color", "never"]
-        return self.run(command, folder=folder, on_line=on_line, extra=extra, shown=shown)
+        return self.run(
+            command, folder=folder, on_line=on_line, extra=extra, shown=shown, user=user
+        )
 
     def run(
         self,
@@ -119,13 +122,14 @@ class Tools:
         silence: float = 0.0,
         total: float = TOTAL_LIMIT,
         shown: Mapping[Path, str] | None = None,
-        user: str = BUILDS,
+        user: str = INSTALLER,
     ) -> str:
         """Run ``command`` to its end and return the last of what it said.
 
-        ``shown`` is what it needs besides the system, for walls: with it the tool is one that may
-        run code of packages. EnvironmentFailed when it fails, says nothing for ``silence``
-        seconds (default: the setting), takes longer than ``total`` seconds or cannot be started.
+        ``shown`` is what it needs besides the system, for walls, and ``user`` who runs it there:
+        with it the tool is one that handles what packages brought. EnvironmentFailed when it
+        fails, says nothing for ``silence`` seconds (default: the setting), takes longer than
+        ``total`` seconds or cannot be started.
         """
         limit = silence or self._settings.python_env_init_timeout
         name = " ".join([Path(command[0]).name, *command[1:2]])
@@ -163,7 +167,11 @@ class Tools:
 
     def _walls(self, shown: Mapping[Path, str], scratch: Path | None, user: str) -> Walls:
         confine = self.confine() if scratch is not None else None
-        return confine(shown, scratch, user) if confine and scratch else Walls()
+        if confine is None or scratch is None:
+            return Walls()
+        wheels = self._environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
+        found = {Path(path): "r" for path in wheels if os.path.isabs(path) and os.path.exists(path)}
+        return confine({**found, **shown}, scratch, user)
 
     def _follow(self, child: Child, name: str, on_line: OnLine, limit: float, total: float) -> str:
         _close(child.stdin)

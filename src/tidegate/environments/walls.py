@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-#: Users of their own: who runs uv, and who compiles what it installed. Two, because the first may
-#: run code of packages, and the second writes what all environments are made from.
-BUILDS: Final = "builds"
+#: Users of their own. INSTALLER runs uv with wheels, COMPILER compiles what was installed: both
+#: write what all environments are made from, and run nothing foreign. BUILDER does.
+INSTALLER: Final = "installer"
 COMPILER: Final = "compiler"
+BUILDER: Final = "builder"
 
 
 @final

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.environments import child
+from tidegate.hosts import views
 
 TRAMPOLINE = Path(child.__file__).with_name("trampoline.py")
 ROOT = os.getuid() == 0
@@ -34,10 +35,19 @@ def run(script, view, *, limits="", plain=False):
 
 # The trampoline wants its parent's number, which only a parent of its own knows.
 LAUNCH = """
-import subprocess, sys, os
+import fcntl, subprocess, sys, os
 trampoline, limits, view, script = sys.argv[1:]
 words = [sys.executable, "-I", "-S", trampoline, str(os.getpid()), "/", limits, view]
-sys.exit(subprocess.run([*words, "/bin/sh", "-c", script]).returncode)
+report, told = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in os.pipe()]
+os.dup2(told, 3)
+first = subprocess.Popen([*words, "/bin/sh", "-c", script], pass_fds=(3,))
+first.wait()
+os.closerange(3, 10)
+os.close(told)
+numbers = os.read(report, 99).split()
+program = os.waitpid(int(numbers[1]), 0)[1] if numbers else 0
+code = os.waitstatus_to_exitcode(program) if numbers else first.returncode
+print(f"exit {code}") if numbers and code else None
 """
 
 
@@ -68,6 +78,43 @@ def test_what_is_hidden_is_gone_and_what_is_shown_again_is_there(folder, plain):
     assert (folder / "own/new").read_text() == "new\n"
     assert not (folder / "shared/new").exists()
     assert (folder / "other/file").exists(), "outside nothing changed"
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
+def test_in_a_root_of_its_own_nothing_is_there_but_what_is_shown(folder, plain):
+    view = views.only({folder / "own": "w", folder / "shared": "r"}, folder / "other")
+    script = (
+        f"ls {folder} | tr '\n' ' '; cat /tmp/file; echo; cd {folder};"
+        "echo new > own/new && echo written; echo new > shared/new || echo refused;"
+        "echo new > /new || echo refused; ls / | tr '\n' ' '; echo; ls /run /home /root"
+    )
+    said = run(script, view, plain=plain)
+    assert said[0] == "own shared other"
+    assert said[1] == "written"
+    assert said.count("refused") == 2
+    assert "bin dev etc" in " ".join(said)
+    assert sum("No such file" in line for line in said) == 3
+    assert (folder / "own/new").exists()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
+def test_in_a_process_namespace_it_is_not_process_1_and_ends_as_any_child(folder, plain):
+    view = views.only({}, folder / "other")
+    said = run("echo $$ $(ls /proc | grep -c '^[0-9]'); kill -TERM $$", view, plain=plain)
+    assert said[0].split()[0] == "2"
+    assert int(said[0].split()[1]) < 8
+    assert said[-1] == "exit -15", "the kernel would spare process 1"
+    assert run("exit 7", view, plain=plain) == ["exit 7"]
+    assert run("kill -KILL 1; echo alive", view, plain=plain) == ["alive"]
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
+def test_T_S20_system_calls_that_lead_out_are_refused_and_threads_are_not(folder, plain):
+    view = views.only({}, folder / "other")
+    script = "unshare -U true; python3 -c 'import threading as t; t.Thread(target=print).start()'"
+    said = run(f"{script} && echo threads", view, plain=plain)
+    assert "unshare: unshare failed: Operation not permitted" in said
+    assert "threads" in said
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["own user", "plain user"])
