@@ -122,6 +122,7 @@ def test_T_G3_the_codecs_need_neither_gevent_nor_sockets():
 SUBSET = ("tests/unit/link", "tests/unit/calls/test_stream.py", "tests/unit/hosts/test_waiting.py")
 
 
+@pytest.mark.stretched
 @pytest.mark.parametrize("seed", range(20) if os.environ.get("TIDEGATE_TEST_SOAK") else (1, 2))
 def test_T_G4_switches_at_other_points_bring_no_order_bug(seed):
     fuzzer = ("-p", "tests.faults.switching", "-p", "no:randomly")

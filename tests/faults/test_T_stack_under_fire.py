@@ -220,7 +220,8 @@ def test_T_I3_an_upgrade_under_a_hundred_streams_fails_none_of_them(stack, tmp_p
     assert installed(stack, "tidegate/moving")["plugin_unique_identifier"] == new
 
 
-@pytest.mark.limit(240, "the last package is kept for a while, and collected by the schedule")
+@pytest.mark.stretched
+@pytest.mark.limit(600, "the last package is kept for a while, and collected by the schedule")
 def test_T13_after_upgrades_and_an_uninstall_nothing_is_left(stack, tmp_path):
     rounds = 10 if os.environ.get("TIDEGATE_TEST_SOAK") else 3
     name, plugin = "passing", "tidegate/passing"

@@ -52,6 +52,7 @@ def check(world: World, answers: list[TimedAnswer]) -> None:
     assert world.wait_idle(1), "orphan sessions or back-calls"
 
 
+@pytest.mark.stretched
 @pytest.mark.limit(600 if SOAK else 60, "a hundred agent runs; a thousand in the soak")
 def test_T16_every_agent_run_closes_at_once_and_leaves_nothing(tmp_path):
     with fake_dify() as dify:
@@ -62,6 +63,7 @@ def test_T16_every_agent_run_closes_at_once_and_leaves_nothing(tmp_path):
             assert len(dify.calls) == RUNS * 5
 
 
+@pytest.mark.stretched
 @pytest.mark.limit(600 if SOAK else 60, "a hundred agent runs; a thousand in the soak")
 def test_T16_the_same_where_tidegate_answers_by_itself(tmp_path):
     with back_call_world(tmp_path / "h", TIDEGATE_BACKCALLS="self") as world:

@@ -18,6 +18,10 @@ from tests.integration.test_backcalls import script
 from tests.stack import ROLES, running_stack
 
 MINUTES = float(os.environ.get("TIDEGATE_TEST_SOAK_MINUTES", "30"))
+#: Seconds of a round: load, rest and sample.
+EVERY = 30
+#: Rounds in which heaps and caches grow into their size; the host's takes about five minutes.
+WARM = 10
 #: What a heap of Python breathes from one look to the next, however long one waits.
 BREATH = 1 << 20
 pytestmark = pytest.mark.blocks_hub("starts processes, builds packages, reads thousands of streams")
@@ -26,19 +30,20 @@ pytestmark = pytest.mark.blocks_hub("starts processes, builds packages, reads th
 @pytest.mark.soak
 @pytest.mark.limit(60 * MINUTES + 600, "the long run itself")
 def test_T_R6_half_an_hour_of_everything_leaves_all_roles_flat(tmp_path):
-    rounds = max(6, int(60 * MINUTES / 30))
-    sampler = soak(tmp_path, rounds=rounds, seconds=24, warm=rounds // 4)
-    assert grown(sampler, warm=rounds // 4, share=0.02) == []
+    rounds = max(8, int(60 * MINUTES / EVERY))
+    warm = max(rounds // 3, min(rounds // 2, WARM))
+    sampler = soak(tmp_path, rounds=rounds, seconds=EVERY - 6)
+    assert grown(sampler, warm=warm, share=0.02) == []
 
 
 @pytest.mark.limit(180, "the same in short")
 def test_T_R6_half_a_minute_of_everything_leaves_all_roles_flat(tmp_path):
     """So short, a heap still grows into its size: only a leak per call is seen in the memory."""
-    sampler = soak(tmp_path, rounds=6, seconds=3, warm=2)
+    sampler = soak(tmp_path, rounds=6, seconds=3)
     assert grown(sampler, warm=2, share=0.10) == []
 
 
-def soak(home: Path, *, rounds: int, seconds: float, warm: int) -> Sampler:
+def soak(home: Path, *, rounds: int, seconds: float) -> Sampler:
     """Rounds of load and rest on a fresh stack, a sample in each rest."""
     sampler = Sampler(home)
     with fake_dify() as dify:

@@ -26,6 +26,7 @@ ROWS: Mapping[str, Sequence[str]] = {
     "R14": ("runtime/test_celery.py",),
     "R15": ("runtime/test_celery.py",),
     "R16": ("runtime/test_celery.py",),
+    "R17": ("faults/test_T_H_time_and_beats.py",),
     "R18": ("runtime/test_lifecycle.py",),
     "R19": ("integration/test_live.py",),
     "R21": ("runtime/test_libraries.py",),
@@ -54,9 +55,5 @@ ROWS: Mapping[str, Sequence[str]] = {
 
 #: Row -> why not now, and the issue that brings it (none: it never applies).
 LATER: Mapping[str, str] = {
-    "R17": "exactly one of two beats acts: issue 5",
     "R20": "rooms of socket.io over Redis: there is no socket.io here (none)",
 }
-
-#: Part of a covered row that is not for now.
-LONG_RUNS: Mapping[str, str] = {"R27": "20,000 streamed requests, as a soak: issue 5"}

@@ -1,6 +1,7 @@
 """What a plugin's output means for its sessions; T-P11 holds it against a small model."""
 
 import json
+import os
 
 import hypothesis.strategies as st
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from tidegate.wire.sessions import Sessions
+
+SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
 
 
 class Buffer(list):
@@ -331,6 +334,10 @@ class SessionProtocol(RuleBasedStateMachine):
 
 
 TestSessionProtocol_T_P11 = SessionProtocol.TestCase
+TestSessionProtocol_T_P11.pytestmark = [
+    pytest.mark.stretched,
+    pytest.mark.limit(1800, "ten thousand runs in a soak"),
+]
 TestSessionProtocol_T_P11.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None
+    max_examples=10_000 if SOAK else 100, stateful_step_count=40, deadline=None
 )
