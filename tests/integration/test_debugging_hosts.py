@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
+import gevent
 import pytest
 from sqlalchemy import update
 
@@ -34,6 +36,11 @@ class Hosts:
 
     desk: DebugWorld
     other: DebugWorld
+    variables: dict[str, str]
+
+    def third(self, folder: Path) -> AbstractContextManager[DebugWorld]:
+        """One more host for a while."""
+        return debugging_host(folder, **LIMITS, **self.variables)
 
     def call(self, identifier: str, deed: str, *, tenant: str = TENANT, **given: object) -> Answer:
         return self.other.call(identifier, deed, tenant=tenant, **given)
@@ -51,7 +58,7 @@ def hosts(request, postgres, tmp_path_factory) -> Iterator[Hosts]:
         for one, another in ((desk, other), (other, desk)):
             # the connection of two hosts stays, once it was needed
             assert "not found" in astray(one, another).error["message"]
-        yield Hosts(desk, other)
+        yield Hosts(desk, other, variables)
 
 
 def astray(world: DebugWorld, named: DebugWorld) -> Answer:
@@ -131,6 +138,22 @@ def test_a_caller_at_another_host_that_leaves_frees_the_session(hosts):
         assert instance.load == 1
         call.call.cancel()
         hosts.desk.until(lambda: not instance.load, 1.0)
+
+
+def test_a_host_that_stops_lets_calls_by_way_of_it_end(hosts, tmp_path):
+    with registered(hosts.desk, hosts.desk.key()) as developer:
+        identifier = hosts.desk.connected(PLUGIN)
+        with hosts.third(tmp_path) as third:
+            call = third.call(identifier, "echo", tenant=TENANT)
+            session = developer.request()["session_id"]
+            stopping = gevent.spawn(third.host.stop, 30.0)
+            gevent.sleep(0)
+            refused = third.call(identifier, "echo", tenant=TENANT).wait(5)
+            assert "the host is stopping" in refused.error["message"]
+            developer.text(session, "in time")
+            developer.answer(session, "end", {})
+            assert call.wait(5).texts == ["in time"]
+            stopping.get(timeout=5)
 
 
 def test_a_debugged_plugin_is_callable_at_every_host_within_a_second(hosts):

@@ -79,7 +79,7 @@ class PluginHost:
         supervisor = self._supervisors.get(head.plugin)
         if supervisor is not None:
             self._open(supervisor, call)
-        elif self.others is None or self._is_here(head.plugin):
+        elif self.others is None or self._stopping or self._is_here(head.plugin):
             self._open_here(call)
         else:
             self.others.route(call, self._open_here)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, final
 
 import msgspec
+from gevent.event import Event
 from gevent.pool import Group
 
 from tidegate.clock import SYSTEM_CLOCK
@@ -66,6 +67,8 @@ class Elsewhere:
         self._places: dict[tuple[str, str], tuple[float, str]] = {}
         self._clients: dict[str, LinkClient] = {}
         self._routing = Group()
+        self._relays: set[Relay] = set()
+        self._idle = Event()
 
     def route(self, call: ServerCall, here: Callable[[ServerCall], None]) -> None:
         """Hand ``call`` to the host that has its plugin's connection; to ``here`` if none has.
@@ -78,6 +81,12 @@ class Elsewhere:
             here(call)
         else:
             self._routing.spawn(self._route, call, head, here)
+
+    def drain(self, grace: float) -> None:
+        """Wait until nothing runs by way of here, ``grace`` seconds at most."""
+        if self._relays:
+            self._idle.clear()
+            self._idle.wait(grace)
 
     def close(self) -> None:
         """Hang up on the other hosts; what still runs by way of here ends with HostLost."""
@@ -94,7 +103,9 @@ class Elsewhere:
             if call.closed:
                 return
             if address:
-                Relay(call).begin(self._client(address), head)
+                relay = Relay(call, self._over)
+                self._relays.add(relay)
+                relay.begin(self._client(address), head)
                 return
         except StorageUnavailable as error:
             log.warning("other hosts not asked", plugin=head.plugin, error=error.message)
@@ -103,6 +114,11 @@ class Elsewhere:
             return
         if not call.closed:
             here(call)
+
+    def _over(self, relay: Relay) -> None:
+        self._relays.discard(relay)
+        if not self._relays:
+            self._idle.set()
 
     def _address(self, head: PluginHead) -> str:
         """Blank when no other host has it. HostLost when one has that cannot be reached."""
@@ -139,12 +155,16 @@ class Elsewhere:
 
 @final
 class Relay:
-    """One call on its way through this host: a ``link.Sink`` of the call to the other one."""
+    """One call on its way through this host: a ``link.Sink`` of the call to the other one.
+
+    ``on_over`` hears once that it is over, whoever ended it.
+    """
 
     __slots__ = ("_call", "_error", "_other")
 
-    def __init__(self, call: ServerCall) -> None:
+    def __init__(self, call: ServerCall, on_over: Callable[[Relay], None]) -> None:
         self._call = call
+        call.on_over = lambda _: on_over(self)
         self._error = b""
         self._other: ClientCall | None = None
 

@@ -129,7 +129,8 @@ class Debugging:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        gevent.joinall([gevent.spawn(one.drain, grace) for one in self.directory.instances])
+        drains = [self.elsewhere.drain, *(one.drain for one in self.directory.instances)]
+        gevent.joinall([gevent.spawn(drain, grace) for drain in drains])
         for connection in list(self._connections):
             connection.hang_up()
         self._serving.join(timeout=5)
