@@ -67,7 +67,7 @@ def test_settings_that_fit(more: dict[str, Any]) -> None:
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(BadRequest, match=f"^failed to validate settings: {words}"):
         check_settings(settings, CONFIG)
 
 

@@ -22,7 +22,14 @@ type Config = Iterable[Mapping[str, Any]]
 
 
 def check_settings(settings: Values, config: Config) -> None:
-    """BadRequest names the first setting that does not fit."""
+    """BadRequest names the first setting that does not fit, in the words that Dify shows."""
+    try:
+        _check(settings, config)
+    except BadRequest as refused:
+        raise BadRequest(f"failed to validate settings: {refused}") from None
+
+
+def _check(settings: Values, config: Config) -> None:
     if len(settings) > MOST_SETTINGS:
         raise BadRequest(f"too many setting fields: {len(settings)}, at most {MOST_SETTINGS}")
     for declared in config:
