@@ -8,7 +8,7 @@ from typing import final
 import gevent
 
 from tidegate.errors import PackageRejected
-from tidegate.installs.uploads import Uploaded, Uploads
+from tidegate.installs.uploads import Uploaded, Uploads, bare
 from tidegate.packages import Dependency, open_bundle
 from tidegate.settings import Settings
 
@@ -30,7 +30,7 @@ def take_bundle(
     work = (data, settings.max_bundle_package_size)
     found = gevent.get_hub().threadpool.apply(_opened_or_error, work)
     if isinstance(found, PackageRejected):
-        raise found
+        raise bare(found)
     packages = [one.package for one in found if one.type == "package"]
     taken = iter(uploads.take_all(packages, must_be_signed=must_be_signed))
     return [
@@ -44,4 +44,4 @@ def _opened_or_error(data: bytes, limit: int) -> list[Dependency] | PackageRejec
     try:
         return open_bundle(data, limit=limit)
     except PackageRejected as error:
-        return error
+        return bare(error)

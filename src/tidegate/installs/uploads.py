@@ -152,7 +152,7 @@ class Uploads:
         work = (self._settings, data, keys, signed)
         outcome = gevent.get_hub().threadpool.apply(_understand_or_error, work)
         if isinstance(outcome, PackageRejected):
-            raise outcome
+            raise bare(outcome)
         understood: _Understood = outcome
         return understood
 
@@ -164,7 +164,16 @@ def _understand_or_error(
     try:
         return _understand(settings, data, keys, must_be_signed)
     except PackageRejected as error:
-        return error
+        return bare(error)
+
+
+def bare(error: PackageRejected) -> PackageRejected:
+    """The same refusal without the frames that it came through.
+
+    They hold the package, up to 600 MiB, and gevent's result of a thread holds the refusal until
+    the next collection.
+    """
+    return PackageRejected(error.message, **error.details)
 
 
 def _understand(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
+import os
+import sys
 import zipfile
 from typing import Any
 
@@ -87,3 +91,18 @@ def test_a_failure_while_keeping_takes_back_what_was_not_there_before(
 def test_signatures_are_asked_for_each_package(house: House) -> None:
     with pytest.raises(PackageRejected, match="bad signature: the package is not signed"):
         house.installer.upload_bundle(TENANT, bundle("0.0.1"), True)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "package"])
+def test_what_was_refused_is_let_go_at_once(house: House, kind: str) -> None:
+    """A bundle may have 600 MiB: it must not wait in memory for the next collection."""
+    data = b"no zip file" + os.urandom(8)
+    held = sys.getrefcount(data)
+    take = house.installer.upload_bundle if kind == "bundle" else house.installer.upload
+    gc.disable()
+    try:
+        with contextlib.suppress(PackageRejected):
+            take(TENANT, data, False)
+        assert sys.getrefcount(data) == held
+    finally:
+        gc.enable()
