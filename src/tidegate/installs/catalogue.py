@@ -29,6 +29,10 @@ LOOK_EVERY: Final = 0.8
 REST_AFTER: Final = 10.0
 """Seconds without a question after which nobody looks any more; the next question does."""
 
+TRUSTED: Final = 1.0
+"""Seconds for which the database is not asked again once it could not be, where an older answer is
+known: calls must not queue up at a server that does not answer."""
+
 MOST: Final = 20_000
 """Entries kept, unknown plugins among them; over that it begins anew."""
 
@@ -57,6 +61,8 @@ class Catalogue:
         self._declarations: dict[str, dict[str, Any] | None] = {}
         self._kept: dict[tuple[str | int, ...], Any] = {}
         self._kept_bytes = 0
+        self._last: dict[tuple[str, str], Known] = {}
+        self._down_until = 0.0
         self._generation = -1
         self._epoch = 0
         self._fresh = False
@@ -67,8 +73,9 @@ class Catalogue:
     def installation(self, tenant: str, plugin_id: str) -> Known | None:
         """The tenant's installation of ``author/name``; None when it has none.
 
-        A dictionary look-up once it is known. StorageUnavailable when it is not and the
-        database cannot be asked.
+        A dictionary look-up once it is known. While the database cannot be asked, what was known
+        last goes on being served, although it may have changed since: calls outlive a restart of
+        the database (T-H3). StorageUnavailable when nothing was known.
         """
         self._asked = True
         if self._fresh:
@@ -122,6 +129,19 @@ class Catalogue:
     # ------------------------------------------------------------------ filling
 
     def _load_installation(self, tenant: str, plugin_id: str) -> Known | None:
+        last = self._last.get((tenant, plugin_id))
+        if last is not None and time.monotonic() < self._down_until:
+            return last
+        try:
+            return self._ask_for_installation(tenant, plugin_id)
+        except StorageUnavailable as error:
+            if last is None:
+                raise
+            self._down_until = time.monotonic() + TRUSTED
+            log.warning("served by what was known", plugin=plugin_id, error=error.message)
+            return last
+
+    def _ask_for_installation(self, tenant: str, plugin_id: str) -> Known | None:
         self._watch()
         epoch = self._epoch
         with self._database.read() as conn:
@@ -131,10 +151,19 @@ class Catalogue:
         if row is not None:
             declaration = msgspec.json.decode(text.text) if text is not None else {}
             known = Known(row.identifier, declaration, row)
+        self._remember_last((tenant, plugin_id), known)
         if epoch == self._epoch:
             self._make_room()
             self._installed[tenant, plugin_id] = known
         return known
+
+    def _remember_last(self, key: tuple[str, str], known: Known | None) -> None:
+        if known is None:
+            self._last.pop(key, None)
+            return
+        if len(self._last) >= MOST:
+            self._last.clear()
+        self._last[key] = known
 
     def _load_declaration(self, identifier: str) -> dict[str, Any] | None:
         self._watch()

@@ -127,6 +127,30 @@ def test_known_plugins_are_served_while_the_database_is_away(
             house.catalogue.installation(OTHER, PLUGIN)
 
 
+def test_T_H3_they_are_also_served_when_something_changed_just_before(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notice empties the catalogue; calls must not fail because nobody can fill it again."""
+    house.installed()
+    known = house.catalogue.installation(TENANT, PLUGIN)
+    asked = []
+
+    def away(*_: object) -> None:
+        asked.append(1)
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "read", away)
+        house.catalogue.invalidate(1_000_000)
+        for _ in range(5):
+            assert house.catalogue.installation(TENANT, PLUGIN) is known
+        assert len(asked) == 1, "calls do not queue up at a server that does not answer"
+        with pytest.raises(DatabaseUnavailable):
+            house.catalogue.installation(OTHER, PLUGIN)
+    house.catalogue._down_until = 0.0  # the second is over
+    assert house.catalogue.installation(TENANT, PLUGIN) is not known
+
+
 def test_nobody_looks_when_nobody_asks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(catalogue, "REST_AFTER", 0.02)
