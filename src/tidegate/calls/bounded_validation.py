@@ -9,11 +9,14 @@ have a time limit, and what costs too much ends with :class:`TooCostly` - for th
     any                                 1 + elements of the value + entries of the keyword
     const, enum                         nodes of what is compared with
     uniqueItems                         encoded size of the value, not the square of its length
-    pattern, patternProperties, ...     1 + time limit of each match
+    pattern, patternProperties, ...     1 + time of each match, which has a limit
+    any violation found                 size of its message: it shows the whole value, and
+                                        ``anyOf`` over many branches makes one for each
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +36,14 @@ MAX_STEPS: Final = 500_000
 MAX_ELEMENTS: Final = 50_000
 #: Seconds of one match: the only piece that nothing can interrupt otherwise.
 MATCH_SECONDS: Final = 0.02
+#: Characters of a pattern: compiling has no time limit, and takes some 20 us for each.
+MAX_PATTERN: Final = 1000
+#: Elements of a value under ``unevaluatedProperties`` or ``unevaluatedItems``, which look each of
+#: them up in a list that jsonschema makes without paying.
+MAX_UNEVALUATED: Final = 200
+#: Steps for a second of matching: about twice what other keywords take for one.
+_STEPS_PER_SECOND: Final = 250_000
+_LONGEST_UNIQUE: Final = 1 << 20
 _PIECE: Final = 500
 _SHOWN: Final = 200
 
@@ -49,10 +60,20 @@ class _Meter:
     def __init__(self) -> None:
         self.left = MAX_STEPS
         self.until_rest = _PIECE
+        self._charged: exceptions.ValidationError | None = None
 
     def pay(self, steps: int) -> None:
         if steps > MAX_ELEMENTS:
             raise TooCostly(f"a value or keyword of more than {MAX_ELEMENTS} elements")
+        self.spend(steps)
+
+    def charge(self, error: exceptions.ValidationError) -> None:
+        # It passes here once for each level that it comes up.
+        if error is not self._charged:
+            self._charged = error
+            self.spend(len(error.message) >> 6)
+
+    def spend(self, steps: int) -> None:
         self.left -= steps
         self.until_rest -= steps
         if self.left < 0:
@@ -87,6 +108,8 @@ def bounded(cls: type[Validator]) -> type[Validator]:
     # jsonschema's own takes another class, whose keywords pay nothing, for a part of the schema
     # that names a draft by `$schema`.
     made.evolve = attrs.evolve
+    made.iter_errors = _charged(cls.iter_errors)
+    made.descend = _charged(cls.descend)  # type: ignore[attr-defined]
     return made  # type: ignore[no-any-return]
 
 
@@ -97,6 +120,17 @@ def _measured() -> Iterator[None]:
         yield
     finally:
         _meter.reset(token)
+
+
+def _charged(find: Callable[..., Any]) -> Callable[..., Iterator[exceptions.ValidationError]]:
+    """For the ways to a part of the schema: where that is ``false``, no keyword pays for it."""
+
+    def found(*args: Any, **options: Any) -> Iterator[exceptions.ValidationError]:
+        for error in find(*args, **options):
+            _meter.get().charge(error)
+            yield error
+
+    return found
 
 
 def _paid(check: Keyword) -> Keyword:
@@ -128,6 +162,17 @@ def _compared(check: Keyword) -> Keyword:
 
 
 def _search(pattern: str, text: str) -> bool:
+    if len(pattern) > MAX_PATTERN:
+        raise TooCostly(f"the pattern {pattern[:_SHOWN]!r} is over {MAX_PATTERN} characters")
+    # Matches that each stay just below their limit make hours together.
+    started = time.thread_time()
+    try:
+        return _found(pattern, text)
+    finally:
+        _meter.get().spend(int((time.thread_time() - started) * _STEPS_PER_SECOND))
+
+
+def _found(pattern: str, text: str) -> bool:
     try:
         return regex.search(pattern, text, timeout=MATCH_SECONDS) is not None
     except TimeoutError:
@@ -185,6 +230,8 @@ def _unique_items(
         return
     seen: set[bytes] = set()
     for item in instance:
+        if len(msgspec.json.encode(item)) > _LONGEST_UNIQUE:
+            raise TooCostly(f"an item of more than {_LONGEST_UNIQUE} bytes under uniqueItems")
         key = msgspec.json.encode(_as_json(item), order="sorted")
         _meter.get().pay(1 + (len(key) >> 6))
         if key in seen:
@@ -202,7 +249,24 @@ def _as_json(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _few(check: Keyword) -> Keyword:
+    """For keywords whose own work grows with the square of the value."""
+
+    def keyword(
+        validator: Any, value: Any, instance: Any, schema: Any
+    ) -> Iterable[exceptions.ValidationError]:
+        if _width(instance) > MAX_UNEVALUATED:
+            raise TooCostly(f"more than {MAX_UNEVALUATED} elements under an unevaluated… keyword")
+        return check(validator, value, instance, schema) or ()
+
+    return keyword
+
+
 _STANDARD: Final[dict[str, Any]] = {**validators.Draft7Validator.VALIDATORS}
+_UNEVALUATED: Final = {
+    name: validators.Draft202012Validator.VALIDATORS[name]
+    for name in ("unevaluatedItems", "unevaluatedProperties")
+}
 _OWN: Final[dict[str, Keyword]] = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
@@ -210,4 +274,5 @@ _OWN: Final[dict[str, Keyword]] = {
     "uniqueItems": _unique_items,
     "const": _compared(_STANDARD["const"]),
     "enum": _compared(_STANDARD["enum"]),
+    **{name: _few(check) for name, check in _UNEVALUATED.items()},
 }

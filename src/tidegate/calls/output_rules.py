@@ -57,7 +57,10 @@ _decode_variable = msgspec.json.Decoder(_Variable).decode
 class OutputRules:
     """The rules of one call. Made by :class:`RuleBook`; touched by one greenlet only."""
 
-    __slots__ = ("_bytes", "_mode", "_owner", "_plugin_id", "_schema", "_variables", "_violation")
+    __slots__ = (
+        "_bytes", "_mode", "_owner", "_plugin_id", "_schema", "_streamed", "_variables",
+        "_violation",
+    )  # fmt: skip
 
     def __init__(
         self, plugin_id: str, mode: str, schema: CompiledSchema | SchemaInvalid | None
@@ -66,6 +69,8 @@ class OutputRules:
         self._mode = mode
         self._schema = schema if mode != "off" else None
         self._variables: dict[str, Any] = {}
+        # Parts of the streamed ones, joined at the end: each join on the way copies all before it.
+        self._streamed: dict[str, list[str]] = {}
         self._bytes = 0
         self._violation: str | None = None
         self._owner: Any = None
@@ -97,7 +102,7 @@ class OutputRules:
             if isinstance(self._schema, SchemaInvalid):
                 violation = f"output_schema does not compile: {self._schema.reason}"
             else:
-                found = self._schema.violation(self._variables)
+                found = self._schema.violation(self._collected())
                 if found is None:
                     return
                 path, violation = found
@@ -138,21 +143,30 @@ class OutputRules:
     def _collect(self, chunk: bytes) -> None:
         if self._violation is not None:
             return
-        try:
-            message = _decode_variable(chunk).message
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            message = None
-        if not isinstance(message, dict):
-            self._violation = "a variable message has no fields"
-            return
         self._bytes += len(chunk)
-        self._violation = self._add(message)
+        # Before it is decoded: 30 MiB of empty objects would take seconds and a gigabyte.
+        if self._bytes <= MAX_VARIABLE_BYTES:
+            self._violation = self._decode(chunk)
         if self._bytes > MAX_VARIABLE_BYTES or len(self._variables) > MAX_VARIABLES:
             self._violation = (
                 f"more than {MAX_VARIABLES} variables or {MAX_VARIABLE_BYTES} bytes of them"
             )
         if self._violation is not None:
             self._variables.clear()
+            self._streamed.clear()
+
+    def _decode(self, chunk: bytes) -> str | None:
+        try:
+            message = _decode_variable(chunk).message
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            message = None
+        if not isinstance(message, dict):
+            return "a variable message has no fields"
+        return self._add(message)
+
+    def _collected(self) -> dict[str, Any]:
+        joined = {name: "".join(parts) for name, parts in self._streamed.items()}
+        return {**self._variables, **joined}
 
     def _add(self, message: dict[str, Any]) -> str | None:
         name, value = message.get("variable_name"), message.get("variable_value")
@@ -163,11 +177,15 @@ class OutputRules:
             return "stream is not a boolean"
         if not stream:
             self._variables[name] = value
+            self._streamed.pop(name, None)
             return None
         if not isinstance(value, str):
             return "variable value is not a string"
-        before = self._variables.get(name, "")
-        self._variables[name] = (before if isinstance(before, str) else "") + value
+        parts = self._streamed.get(name)
+        if parts is None:
+            before = self._variables.setdefault(name, "")
+            parts = self._streamed[name] = [before if isinstance(before, str) else ""]
+        parts.append(value)
         return None
 
     def _report(self, path: str, violation: str) -> None:

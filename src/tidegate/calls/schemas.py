@@ -19,12 +19,16 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7
 
-from tidegate.calls.bounded_validation import TooCostly, first_violation
+from tidegate.calls.bounded_validation import MAX_PATTERN, TooCostly, first_violation
 
 #: Limits of a schema; beyond them it counts as one that does not compile.
 MAX_BYTES: Final = 256 << 10
 MAX_DEPTH: Final = 64
 _CACHED: Final = 512
+#: They look again at the whole schema by a way of their own, which nothing interrupts: there
+#: these match without a limit of time, or double at each level.
+_UNEVALUATED: Final = ("unevaluatedProperties", "unevaluatedItems")
+_NOT_BESIDE: Final = ("patternProperties", "dependentSchemas", "$dynamicRef", "prefixItems")
 
 
 @final
@@ -69,6 +73,9 @@ def compile_schema(schema: object) -> CompiledSchema | SchemaInvalid:
         return SchemaInvalid("it is no object")
     if len(msgspec.json.encode(schema)) > MAX_BYTES or _depth(schema) > MAX_DEPTH:
         return SchemaInvalid(f"it is over {MAX_BYTES} bytes or {MAX_DEPTH} levels")
+    refusal = _not_supported(schema)
+    if refusal is not None:
+        return SchemaInvalid(refusal)
     draft = validators.validator_for(schema, default=validators.Draft7Validator)
     meta = validators.validator_for(draft.META_SCHEMA, default=draft)
     try:
@@ -77,11 +84,11 @@ def compile_schema(schema: object) -> CompiledSchema | SchemaInvalid:
         )
     except TooCostly as cost:
         return SchemaInvalid(f"it is too costly to check: {cost}")
+    except (RecursionError, OverflowError) as reason:
+        # `format: regex` compiles the patterns; only some of what that raises becomes an error.
+        return SchemaInvalid(f"it holds a pattern that cannot be used: {reason}")
     if error is not None:
         return SchemaInvalid(f"{error.json_path}: {error.message[:300]}")
-    if _holds(schema, "unevaluatedProperties") and _holds(schema, "patternProperties"):
-        # jsonschema matches those patterns by itself, without a limit of time.
-        return SchemaInvalid("unevaluatedProperties beside patternProperties is not supported")
     return CompiledSchema(draft, schema)
 
 
@@ -116,6 +123,29 @@ def _depth(value: object) -> int:
         if isinstance(children, Iterable) and not isinstance(children, str):
             todo += [(child, level + 1) for child in children]
     return deepest
+
+
+def _not_supported(schema: dict[str, Any]) -> str | None:
+    """What of ``schema`` would be worked on without a limit: by jsonschema itself, unpaid."""
+    if _longest_pattern(schema) > MAX_PATTERN:
+        return f"it has a pattern of more than {MAX_PATTERN} characters"
+    for keyword in _UNEVALUATED:
+        for beside in _NOT_BESIDE if _holds(schema, keyword) else ():
+            if _holds(schema, beside):
+                return f"{keyword} beside {beside} is not supported"
+    return None
+
+
+def _longest_pattern(value: object) -> int:
+    if isinstance(value, list):
+        return max(map(_longest_pattern, value), default=0)
+    if not isinstance(value, dict):
+        return 0
+    named = value.get("pattern")
+    own = len(named) if isinstance(named, str) else 0
+    patterns = value.get("patternProperties")
+    keys = max(map(len, patterns), default=0) if isinstance(patterns, dict) else 0
+    return max(own, keys, *map(_longest_pattern, value.values()))
 
 
 def _holds(value: object, keyword: str) -> bool:

@@ -26,6 +26,25 @@ def doubling(levels):
     return {"definitions": {**definitions, f"d{levels}": {}}, "$ref": "#/definitions/d0"}
 
 
+def depending(levels):
+    """dependentSchemas that double, behind a keyword that follows them by a way of its own."""
+
+    def both(level):
+        return {name: {"$ref": f"#/$defs/d{level}"} for name in "ab"}
+
+    definitions = {f"d{n}": {"dependentSchemas": both(n + 1)} for n in range(levels)}
+    return {
+        "$schema": DRAFT_2020,
+        "unevaluatedProperties": False,
+        "dependentSchemas": both(0),
+        "$defs": {**definitions, f"d{levels}": {}},
+    }
+
+
+#: A value of 6 MB: each violation that shows it costs as much.
+LARGE = {"a": {"b": ["x" * 150] * 40_000}}
+
+
 def outcome(schema, variables):
     """What is said about ``variables``; the schema's own refusal where it is refused."""
     compiled = compile_schema(schema)
@@ -61,6 +80,26 @@ COSTLY = {
             "unevaluatedProperties": False,
         },
         {VICTIM: 1},
+    ),
+    "dependentSchemas that double": (depending(40), {"a": 1, "b": 2}),
+    "many elements under unevaluatedProperties": (
+        {"$schema": DRAFT_2020, "properties": {"a": {"unevaluatedProperties": {}}}},
+        {"a": {str(n): n for n in range(201)}},
+    ),
+    "many violations that show a large value": (
+        {"properties": {"a": {"anyOf": [{"type": "integer"}] * 300}}},
+        LARGE,
+    ),
+    "many parts that are false": ({"properties": {"a": {"anyOf": [False] * 300}}}, LARGE),
+    "many matches that each are in time": (
+        {"properties": {"a": {"items": {"not": {"pattern": EVIL}}}}},
+        {"a": [f"{'a' * 18}{n}" for n in range(20_000)]},
+    ),
+    "a long pattern": ({"properties": {"a": {"pattern": "(a|b)" * 40_000}}}, {"a": "x"}),
+    "a long pattern of names": ({"patternProperties": {"(a|b)" * 40_000: {}}}, {"a": "x"}),
+    "a large item under uniqueItems": (
+        {"properties": {"a": {"uniqueItems": True}}},
+        {"a": [[[[]]] * 300_000]},
     ),
     "allOf that doubles": (doubling(60), {"a": 1}),
     "a long array": ({"properties": {"a": {"items": True}}}, {"a": [0] * (MAX_ELEMENTS + 1)}),
@@ -111,6 +150,14 @@ def test_what_is_costly_to_check_ends_and_lets_others_run(name):
         ("additionalProperties", "pattern"),
         ("propertyNames", "pattern"),
         ("unevaluatedProperties", "not supported"),
+        ("dependentSchemas that double", "not supported"),
+        ("many elements under unevaluatedProperties", "elements"),
+        ("many violations that show a large value", "steps"),
+        ("many parts that are false", "steps"),
+        ("many matches that each are in time", "steps"),
+        ("a long pattern", "1000 characters"),
+        ("a long pattern of names", "1000 characters"),
+        ("a large item under uniqueItems", "bytes"),
         ("allOf that doubles", "steps"),
         ("a long array", "elements"),
         ("a comparison with much", "steps"),
@@ -125,6 +172,20 @@ def test_a_pattern_that_cannot_be_used_is_said():
     assert "cannot be used" in outcome({"properties": {"a": {"pattern": "\\p{"}}}, {"a": "x"}) or (
         "regex" in outcome({"properties": {"a": {"pattern": "\\p{"}}}, {"a": "x"})
     )
+
+
+@pytest.mark.parametrize("pattern", ["(" * 900, "a{99999999999999}"])
+def test_a_pattern_that_cannot_be_compiled_makes_the_schema_invalid(pattern):
+    found = compile_schema({"properties": {"a": {"pattern": pattern}}})
+    assert isinstance(found, SchemaInvalid)
+    assert "cannot be used" in found.reason
+
+
+def test_a_violation_that_shows_a_large_value_is_still_told():
+    assert "is not of type 'integer'" in outcome(
+        {"properties": {"a": {"properties": {"b": {"items": {"type": "integer"}}}}}}, LARGE
+    )
+    assert outcome({"properties": {"a": {"type": "integer"}}}, LARGE).startswith("{'b': ['xxx")
 
 
 FITS = [
