@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Any, final
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -32,15 +32,13 @@ from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.provision import PackageUnknown, Provision
 from tidegate.hosts.restarts import Restarts
+from tidegate.hosts.starting import Start
 from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 
 log = get_log("hosts")
-
-#: A start holds its slot this long at most: a plugin that hangs must not keep others from it.
-_SLOT_LIMIT: Final = 10.0
 
 
 class Phase(enum.Enum):
@@ -92,7 +90,7 @@ class Supervisor:
         )
         self._starting: AsyncResult | None = None
         self._starter: gevent.Greenlet | None = None
-        self._candidate: LocalInstance | None = None
+        self._try: Start | None = None
         self._outgoing: set[LocalInstance] = set()
         self._leaving: set[LocalInstance] = set()
         self._listeners: list[Progress] = []
@@ -172,7 +170,8 @@ class Supervisor:
     @property
     def instances(self) -> list[LocalInstance]:
         """Every process that lives: those in use, one that starts, those that drain."""
-        own = [*self.pool, self._candidate, *self._leaving]
+        candidate = self._try.candidate if self._try is not None else None
+        own = [*self.pool, candidate, *self._leaving]
         return [one for one in own if one is not None]
 
     @property
@@ -276,51 +275,17 @@ class Supervisor:
             raise
         else:
             self._starter = None
-            self._candidate = None
+            self._try = None
             self._switch_to(instance)
             outcome.set(None)
 
     def _bring_up(self) -> LocalInstance:
-        prepared = self._provision.prepare(self.identifier, self._progress)
-        self._progress("start", "starting the plugin")
-        limit = self.settings.tidegate_start_limit
-        end = SYSTEM_CLOCK.monotonic() + limit
-        self._slots.acquire()
-        try:
-            instance = self._candidate = self._make(prepared, self._gone)
-            self.starts += 1
-            self._start_process(instance)
-            ready = instance.wait_ready(min(limit, _SLOT_LIMIT))
-        finally:
-            self._slots.release()
-        if not ready and not instance.wait_ready(max(0.0, end - SYSTEM_CLOCK.monotonic())):
-            said = instance.last_words()
-            instance.kill("it did not become ready in time")
-            raise PluginStartFailed(
-                f"plugin failed to start: no heartbeat within {limit:g} s "
-                f"(TIDEGATE_START_LIMIT): {said or 'it said nothing'}",
-                limit=limit,
-                stderr=said,
-            )
-        self._progress("ready", f"ready after {instance.ready_after:.2f} s")
-        log.info(
-            "plugin ready",
-            plugin=self.identifier,
-            pid=instance.pid,
-            ms=round(instance.ready_after * 1000),
-        )
-        return instance
+        self._try = Start(self.identifier, self.settings, self._slots, self._made, self._progress)
+        return self._try.run(self._provision)
 
-    def _start_process(self, instance: LocalInstance) -> None:
-        """Start it; when that cannot be, it is no candidate any more, and counts as a death."""
-        try:
-            instance.start()
-        except OSError as error:
-            self._candidate = None
-            raise PluginStartFailed(f"plugin failed to start: no process: {error}") from error
-        except TidegateError:
-            self._candidate = None
-            raise
+    def _made(self, prepared: Prepared) -> LocalInstance:
+        self.starts += 1
+        return self._make(prepared, self._gone)
 
     def _switch_to(self, instance: LocalInstance) -> None:
         """Route to ``instance`` as well; those whose place it takes end their calls and go."""
@@ -335,10 +300,10 @@ class Supervisor:
     def _start_failed(self, error: TidegateError, outcome: AsyncResult) -> None:
         if isinstance(error, PackageUnknown):
             self._on_unknown(self)
-        elif self._candidate is None:
+        elif self._try is None or self._try.candidate is None:
             self.restarts.died(ready=False, lived=0.0, served=0)  # it cannot even be prepared
         self._starter = None
-        self._candidate = None
+        self._try = None
         self.last_error = error.message
         log.error("plugin not started", plugin=self.identifier, error=error.message)
         failure: Any = error
