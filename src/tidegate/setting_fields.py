@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +15,13 @@ from tidegate.errors import SettingInvalid
 
 _TRUE = {"1", "t", "true", "yes", "on"}
 _FALSE = {"0", "f", "false", "no", "off"}
+#: What may differ between plugins (TIDEGATE_PER_PLUGIN).
+_PER_PLUGIN = {
+    "burn_limit", "idle_stop", "instance_sessions", "instances_max", "instances_min",
+    "plugin_backlog", "plugin_cpus", "plugin_memory", "plugin_open_files", "plugin_processes",
+    "plugin_sessions", "quarantine", "recycle_age", "recycle_memory", "scale_idle", "scale_wait",
+    "stall_limit", "start_limit", "stop_grace", "stopped_limit",
+}  # fmt: skip
 
 
 class Secret(str):
@@ -130,3 +137,22 @@ def read(name: str, item: dataclasses.Field[Any], text: str) -> Any:
     if least is not None and value < least:
         raise SettingInvalid(f"{name} must be at least {least:g}, not {shown}")
     return value
+
+
+def override(entry: str, items: Iterable[dataclasses.Field[Any]]) -> tuple[str, dict[str, Any]]:
+    """One entry of TIDEGATE_PER_PLUGIN as (plugin id, values by field). SettingInvalid."""
+    fields = {item.name: item for item in items}
+    plugin, *pairs = entry.split(":")
+    values = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        name = name.strip().lower().removeprefix("tidegate_")
+        if name not in _PER_PLUGIN:
+            raise SettingInvalid(
+                f"TIDEGATE_PER_PLUGIN: {name.upper()!r} of {plugin} is not one of "
+                + ", ".join(sorted(_PER_PLUGIN)).upper()
+            )
+        field_name = f"tidegate_{name}"
+        shown = f"TIDEGATE_PER_PLUGIN: {name.upper()} of {plugin}"
+        values[field_name] = read(shown, fields[field_name], text)
+    return plugin, values

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tidegate.errors import SettingInvalid
-from tidegate.setting_fields import Home, Secret, read, variable_of
+from tidegate.setting_fields import Home, Secret, override, read, variable_of
 from tidegate.setting_fields import setting as _setting
 
 __all__ = ["Home", "Secret", "Settings", "all_settings", "variable_of"]
@@ -433,19 +433,12 @@ class Settings:
         """These settings with what ``TIDEGATE_PER_PLUGIN`` says of one plugin."""
         values: dict[str, Any] = {}
         for entry in self.tidegate_per_plugin:
-            name, pairs = _override(entry)
+            name, pairs = override(entry, dataclasses.fields(self))
             if name == plugin_id:
                 values |= pairs
         return dataclasses.replace(self, **values) if values else self
 
 
-#: What may differ between plugins (TIDEGATE_PER_PLUGIN).
-_PER_PLUGIN = {
-    "burn_limit", "idle_stop", "instance_sessions", "instances_max", "instances_min",
-    "plugin_backlog", "plugin_cpus", "plugin_memory", "plugin_open_files", "plugin_processes",
-    "plugin_sessions", "quarantine", "recycle_age", "recycle_memory", "scale_idle", "scale_wait",
-    "stall_limit", "start_limit", "stop_grace", "stopped_limit",
-}  # fmt: skip
 _LOWER_CASE_TOO = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 _DB_TYPES = {"sqlite", "postgresql", "pgbouncer"}
 
@@ -456,25 +449,6 @@ def all_settings() -> list[tuple[str, str, Any, str]]:
         (variable_of(item), str(item.type), item.default, str(item.metadata["doc"]))
         for item in dataclasses.fields(Settings)
     ]
-
-
-def _override(entry: str) -> tuple[str, dict[str, Any]]:
-    """One entry of TIDEGATE_PER_PLUGIN as (plugin id, values by field)."""
-    fields = {item.name: item for item in dataclasses.fields(Settings)}
-    plugin, *pairs = entry.split(":")
-    values = {}
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        name = name.strip().lower().removeprefix("tidegate_")
-        if name not in _PER_PLUGIN:
-            raise SettingInvalid(
-                f"TIDEGATE_PER_PLUGIN: {name.upper()!r} of {plugin} is not one of "
-                + ", ".join(sorted(_PER_PLUGIN)).upper()
-            )
-        field_name = f"tidegate_{name}"
-        shown = f"TIDEGATE_PER_PLUGIN: {name.upper()} of {plugin}"
-        values[field_name] = read(shown, fields[field_name], text)
-    return plugin, values
 
 
 def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -497,7 +471,7 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
             if not environ.get(name, "").strip():
                 raise SettingInvalid(f"{name} is needed for PostgreSQL (or set DB_TYPE=sqlite)")
     for entry in settings.tidegate_per_plugin:
-        _override(entry)
+        override(entry, dataclasses.fields(Settings))
     for entry in settings.tidegate_output_schema_plugins:
         if entry.partition("=")[2] not in {"off", "warn", "enforce"}:
             raise SettingInvalid(

@@ -77,6 +77,7 @@ DESIGNS = {
     "T-S16": "Requests that two servers would cut apart in two ways, and refused upgrades.",
     "T-S17": "Webhooks: paths, sizes, headers and redirects that want out.",
     "T-S18": "Back-calls in a foreign name, or without permission.",
+    "T-S20": "Ways out of a sandbox: mount, ptrace, keyctl, unshare, raw sockets.",
 }
 
 EXCLUDED = {
@@ -91,5 +92,4 @@ EXCLUDED = {
     "T-S12": "A plugin's own way out to the network is not filtered.",
     "T-S15": "There is no MCP door yet.",
     "T-S19": "Locks and their hashes are obeyed by uv: tested with the environments.",
-    "T-S20": "Escapes from a sandbox: the rungs are tested by the spy of T-S13.",
 }

@@ -12,7 +12,8 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -39,6 +40,21 @@ type Progress = Callable[[str, str], None]
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One environment that is being made."""
+
+    target: Path
+    project: Project
+    interpreter: Interpreter
+    say: Callable[[str], None]
+
+    def shown(self, tool: str) -> dict[Path, str]:
+        """What each step of it needs to see."""
+        return {self.target: "w", Path(self.interpreter.prefix): "r", Path(tool): "r"}
+
+
+@final
 class Installer:
     """One per ``Environments``. Its methods may take minutes."""
 
@@ -46,36 +62,21 @@ class Installer:
         self._settings = settings
         self._tools = tools
         self._mirror = mirror
+        self._cache = settings.working_path / ".uv-cache-builds"
         self._compiled = settings.working_path / ".compiled"
 
     def fill(
         self, target: Path, project: Project, interpreter: Interpreter, progress: Progress
     ) -> None:
         """Make the environment ``target``. EnvironmentFailed says what could not be had."""
-
-        def say(line: str) -> None:
-            progress("environment", line)
-
-        say(f"creating an environment with Python {interpreter.version}")
-        target.mkdir()
-        shown = {target: "w", Path(interpreter.prefix): "r", Path(self._tools.uv): "r"}
-        venv = ["venv", "--relocatable", "--no-project", "--no-config", "--allow-existing"]
-        python = ["--python", str(interpreter.path), "--no-python-downloads"]
-        cache = self._settings.working_path / ".uv-cache-builds"
-        extra = {"UV_CACHE_DIR": str(cache)} if self._tools.confined else {}
-        self._tools.run_uv(
-            [*venv, *python, str(target)],
-            folder=target,
-            on_line=say,
-            shown={**shown, **_writable(cache, extra)},
-            extra=extra,
-        )
-        say("installing dependencies")
+        work = _Work(target, project, interpreter, lambda line: progress("environment", line))
+        work.say(f"creating an environment with Python {interpreter.version}")
+        self._create(work)
+        work.say("installing dependencies")
         with _workplace(project, target) as folder:
-            shown[folder] = "w" if folder != project.folder or project.local else "r"
-            self._install(project, target, folder, shown, cache, say)
+            self._install(work, folder)
         (target / ".lock").unlink(missing_ok=True)  # uv's; everybody may write in it
-        self._compile(target, interpreter)
+        self._compile(work)
         if self._tools.confined:  # nobody but the host may change it from here on
             get_hub().threadpool.apply(give, (target, os.getuid()))
 
@@ -83,57 +84,65 @@ class Installer:
         """Throw away compiled code that was not asked for in a month. At a host's start."""
         get_hub().threadpool.apply(_forget, (self._compiled, _KEPT_FOR))
 
-    def _install(
-        self,
-        project: Project,
-        target: Path,
-        folder: Path,
-        shown: Mapping[Path, str],
-        cache: Path,
-        say: Callable[[str], None],
-    ) -> None:
-        arguments = self._arguments(project, target)
-        extra = {"UV_PROJECT_ENVIRONMENT": str(target), "VIRTUAL_ENV": str(target)}
+    def _create(self, work: _Work) -> None:
+        work.target.mkdir()
+        python = ["--python", str(work.interpreter.path), "--no-python-downloads"]
+        options = ["--relocatable", "--no-project", "--no-config", "--allow-existing"]
+        shown, variables = self._shared_cache()
+        self._tools.run_uv(
+            ["venv", *options, *python, str(work.target)],
+            folder=work.target,
+            on_line=work.say,
+            shown={**work.shown(self._tools.uv), **shown},
+            extra=variables,
+        )
 
-        def run(
-            more: list[str],
-            shown: Mapping[Path, str],
-            variables: Mapping[str, str],
-            user: str = INSTALLER,
-        ) -> None:
-            self._tools.run_uv(
-                [*arguments, *more],
-                folder=folder,
-                on_line=say,
-                shown=shown,
-                extra={**extra, **variables},
-                user=user,
-            )
-
+    def _install(self, work: _Work, folder: Path) -> None:
         if not self._tools.confined:
-            run([], shown, {})
+            self._sync(work, folder, [])
             return
-        # A copy: a link would share the file, and its owner, with the cache.
-        apart = {"UV_CACHE_DIR": str(cache), "UV_LINK_MODE": "copy"}
         try:
-            run(["--no-build"], {**shown, **_writable(cache, apart)}, apart)
+            self._sync(work, folder, ["--no-build"])
         except EnvironmentFailed as error:
             if not any(sign in error.message for sign in _NEEDS_BUILDING):
                 raise
-            say("a package comes as source: it is built apart")
-            run(["--no-cache"], shown, {"UV_LINK_MODE": "copy"}, BUILDER)
+            work.say("a package comes as source: it is built apart")
+            self._sync(work, folder, ["--no-cache"], BUILDER)
 
-    def _compile(self, target: Path, interpreter: Interpreter) -> None:
+    def _sync(self, work: _Work, folder: Path, more: Sequence[str], user: str = INSTALLER) -> None:
+        shown, variables = self._shared_cache() if user == INSTALLER else ({}, {})
+        if self._tools.confined:  # a link would share the file, and its owner, with the cache
+            variables["UV_LINK_MODE"] = "copy"
+        own = folder != work.project.folder or work.project.local
+        self._tools.run_uv(
+            [*self._arguments(work.project, work.target), *more],
+            folder=folder,
+            on_line=work.say,
+            shown={**work.shown(self._tools.uv), **shown, folder: "w" if own else "r"},
+            extra={
+                "UV_PROJECT_ENVIRONMENT": str(work.target),
+                "VIRTUAL_ENV": str(work.target),
+                **variables,
+            },
+            user=user,
+        )
+
+    def _shared_cache(self) -> tuple[dict[Path, str], dict[str, str]]:
+        """That of all builds behind walls: the operator's may not be theirs to write in."""
+        if not self._tools.confined:
+            return {}, {}
+        self._cache.mkdir(exist_ok=True)
+        return {self._cache: "w"}, {"UV_CACHE_DIR": str(self._cache)}
+
+    def _compile(self, work: _Work) -> None:
         """By what is known of the same texts; what does not compile is the library's affair."""
-        command = [str(target / "bin/python"), "-I", "-S", str(_COMPILER), str(target / "lib")]
+        python = [str(work.target / "bin/python"), "-I", "-S", str(_COMPILER)]
         self._compiled.mkdir(parents=True, exist_ok=True)
-        shown = {target: "w", self._compiled: "w"}
-        shown |= {Path(interpreter.prefix): "r", _COMPILER: "r"}
         self._tools.run(
-            [*command, str(self._compiled), str(_WORKERS)],
-            folder=target,
+            [*python, str(work.target / "lib"), str(self._compiled), str(_WORKERS)],
+            folder=work.target,
             on_line=_ignore,
-            shown=shown,
+            shown={**work.shown(str(_COMPILER)), self._compiled: "w"},
             user=COMPILER,
         )
 
@@ -179,14 +188,6 @@ def remove_folder(folder: Path) -> None:
         doomed = folder.with_name(f".gone-{folder.name.removeprefix('.tmp-')}-{uuid.uuid4().hex}")
         folder.rename(doomed)
         get_hub().threadpool.apply(shutil.rmtree, (doomed,), {"ignore_errors": True})
-
-
-def _writable(cache: Path, variables: Mapping[str, str]) -> dict[Path, str]:
-    """A cache of ours as something that is shown, made when it is not there."""
-    if not variables:
-        return {}
-    cache.mkdir(exist_ok=True)
-    return {cache: "w"}
 
 
 def _forget(folder: Path, seconds: float) -> None:

@@ -136,20 +136,31 @@ class Tools:
         environment = {**self.environment(), **(extra or {})}
         with self._scratch(shown) as scratch:
             try:
-                walls = self._walls(shown or {}, scratch, user)
-                if walls.temporary:
-                    environment |= {"TMPDIR": walls.temporary, "HOME": walls.temporary}
-                child = spawn(
-                    command,
-                    folder=folder,
-                    environment=environment,
-                    limits=walls.limits,
-                    view=walls.view,
-                    merge=True,
-                )
+                child = self._start(command, folder, environment, shown or {}, scratch, user)
             except OSError as error:
                 raise EnvironmentFailed(f"{name} cannot be started: {error}") from error
             return self._follow(child, name, on_line, limit, total)
+
+    def _start(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: dict[str, str],
+        shown: Mapping[Path, str],
+        scratch: Path | None,
+        user: str,
+    ) -> Child:
+        walls = self._walls(shown, scratch, user)
+        if walls.temporary:
+            environment |= {"TMPDIR": walls.temporary, "HOME": walls.temporary}
+        return spawn(
+            command,
+            folder=folder,
+            environment=environment,
+            limits=walls.limits,
+            view=walls.view,
+            merge=True,
+        )
 
     @contextlib.contextmanager
     def _scratch(self, shown: Mapping[Path, str] | None) -> Iterator[Path | None]:

@@ -36,6 +36,7 @@ import ctypes
 import os
 import resource
 import select
+import struct
 import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -259,12 +260,10 @@ def _mount(source: str | None, path: str, kind: str | None, flags: int, data: st
 
 def _filter(code: bytes) -> None:
     """Install a compiled BPF program; needs ``no_new_privs``, which is set."""
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
-
-    program = Program(len(code) // 8, code)
-    done = _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
+    held = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: how many, padding, and where they are.
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
+    done = _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0)
     _check(done, "seccomp")
 
 

@@ -115,6 +115,36 @@ def test_the_lock_is_obeyed_and_the_result_is_compiled_and_named_by_its_closure(
     ]
 
 
+def compiled(environment, module):
+    (path,) = environment.folder.rglob(f"__pycache__/{module}.*.pyc")
+    return path
+
+
+def test_a_text_that_was_compiled_for_one_environment_is_not_compiled_for_another(site):
+    wheel(site.wheels, "same", "1.0")  # under another name, with the text of tiny 1.0
+    wheel(site.wheels, "more", "3.0")
+    one = site.ensure(site.plugin("a"))
+    other = site.ensure(site.plugin("b", "same==1.0"))
+    third = site.ensure(site.plugin("c", "more==3.0"))
+    assert compiled(one, "tiny").samefile(compiled(other, "same"))
+    assert not compiled(one, "tiny").samefile(compiled(third, "more"))
+    code = "import same; print(same.VERSION, same.__file__)"
+    said = subprocess.run([other.python, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split()[0] == "1.0"
+    assert str(other.folder) in said.stdout, "not the place where it was compiled"
+
+
+def test_compiled_code_that_nobody_asked_for_in_a_month_goes(site):
+    environment = site.ensure(site.plugin("a"))
+    kept = list((site.settings.working_path / ".compiled").glob("*/*"))
+    assert kept
+    for path in kept:
+        os.utime(path, (0, 0))
+    site.environments.sweep()
+    assert not list((site.settings.working_path / ".compiled").glob("*/*"))
+    assert compiled(environment, "tiny").exists(), "what was built is whole"
+
+
 def test_plugins_with_one_closure_share_and_the_second_is_at_once(site):
     one = site.ensure(site.plugin("a"))
     two = site.ensure(site.plugin("b"))
