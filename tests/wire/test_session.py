@@ -1,6 +1,7 @@
 """One line between host and plugin, in both directions."""
 
 import json
+import tracemalloc
 
 import msgspec
 import pytest
@@ -126,6 +127,24 @@ def test_a_number_that_python_would_refuse_does_not_hide_an_event():
     assert parts(b'x{"event":"log","n":' + b"9" * 5000 + b"}y") == [b"x", "log", b"y"]
 
 
+def test_the_end_of_a_glued_event_is_found_without_making_what_is_in_it():
+    """Thirty MB of empty lists are a gigabyte of objects."""
+    inside = b"[]," * 500_000 + b"1"
+    tracemalloc.start()
+    try:
+        assert parts(b'x{"event":"log","n":[' + inside + b"]}y") == [b"x", "log", b"y"]
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("behind", [b"", b" ", b"y", b"  \xff", b"}"])
+def test_what_stands_behind_a_glued_event_is_text(behind):
+    found = list(session.glued_events(b"x" + BEAT + behind))
+    assert found[0][:2] == (b"x", BEAT + behind[: len(behind) - len(behind.lstrip(b" "))])
+    assert found[1][0] == behind.lstrip(b" ")
+
+
 @pytest.mark.parametrize(
     "made_of",
     [b'{"event"', b'{"event":', b'{"event":[', b'{"event":"', b'{"event":{}}', b'{"event":3,'],
@@ -133,19 +152,13 @@ def test_a_number_that_python_would_refuse_does_not_hide_an_event():
 def test_a_long_line_of_beginnings_is_not_read_again_and_again(made_of, monkeypatch):
     line = made_of * ((1 << 20) // len(made_of))
     read = [0]
-    scan = session._scan
+    look = session._event_at
 
-    def counted(text, start):
-        end = len(text)
-        try:
-            value, end = scan(text, start)
-        except json.JSONDecodeError as error:
-            end = error.pos
-            raise
-        finally:
-            read[0] += end - start
-        return value, end
+    def counted(line, start):
+        event, end = look(line, start)
+        read[0] += end - start
+        return event, end
 
-    monkeypatch.setattr(session, "_scan", counted)
+    monkeypatch.setattr(session, "_event_at", counted)
     assert b"".join(parts(line)) == line, "all of it is text"
     assert read[0] <= 6 * len(line)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from tidegate.wire import sessions as sessions_module
 from tidegate.wire.sessions import Sessions
 
 SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
@@ -39,6 +40,7 @@ class Heard:
         self.heartbeats = 0
         self.logs = []
         self.noises = []
+        self.lost = 0
         self.invokes = []
 
     def heartbeat(self):
@@ -49,6 +51,9 @@ class Heard:
 
     def noise(self, text):
         self.noises.append(text)
+
+    def dropped(self, lines):
+        self.lost += lines
 
     def invoke(self, session_id, request):
         self.invokes.append((session_id, request))
@@ -115,6 +120,41 @@ def test_T_P1_noise_of_every_kind_costs_no_session():
     assert port.buffer == [b"1"]
     assert port.ends == []
     assert len(heard.noises) == 7
+
+
+FLOODS = {
+    "short lines": (b"x\n", True),
+    "empty objects": (b"{}\n", True),
+    "broken events": (b'{"event"\n', False),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_T_P1_a_flood_of_noise_is_counted_and_hardly_looked_at(name, monkeypatch):
+    """A read of 1 MiB of `x` lines took 1.6 s, in which nobody else was served."""
+    text, told_by_its_look = FLOODS[name]
+    sessions, heard = made()
+    [port] = opened(sessions, "1")
+    looked = []
+    real = sessions_module.decode_event
+    monkeypatch.setattr(
+        sessions_module, "decode_event", lambda line: looked.append(line) or real(line)
+    )
+    searched = []
+    find = sessions_module.glued_events
+    monkeypatch.setattr(
+        sessions_module, "glued_events", lambda line: searched.append(line) or find(line)
+    )
+    sessions.receive(text * 20_000 + line("1", "stream", '"a"') + text * 20_000)
+    assert port.buffer == [b'"a"']
+    assert heard.noises == [text.strip()] * 1000
+    assert heard.lost == 39_000
+    assert sessions.counters.noise == 40_000
+    assert len(looked) == (1 if told_by_its_look else 40_001)
+    assert len(searched) <= 8192
+    sessions.receive(b"later\n")
+    assert heard.noises[-1] == b"later"
+    assert heard.lost == 39_000
 
 
 def test_text_glued_before_a_message_loses_nothing():

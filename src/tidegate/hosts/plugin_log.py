@@ -25,6 +25,10 @@ _BURST: Final = 1000.0
 _RESUME: Final = 50.0
 # What would move a reader's cursor or colour the terminal; tab is harmless.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+#: How they are shown. A table: calling a function for each takes ms for a line made of them.
+_SHOWN: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0xA0), 0x2028, 0x2029) if _CONTROL.match(chr(code))
+}
 _close = monkey.get_original("os", "close")
 
 
@@ -47,8 +51,10 @@ class PluginLog:
 
     def write(self, source: str, text: bytes | str) -> None:
         """One or more lines from ``source`` (``stdout``, ``stderr``, ``info`` …)."""
+        # A log message of a plugin may have 30 MB: cut before it is looked at, not line by line.
+        text = text[: _LINE * 16]
         if isinstance(text, bytes):
-            text = text[: _LINE * 16].decode("utf-8", "backslashreplace")
+            text = text.decode("utf-8", "backslashreplace")
         for line in text.splitlines():
             if line.strip():
                 self._line(source, line)
@@ -81,7 +87,9 @@ class PluginLog:
         self._append(source, line)
 
     def _append(self, source: str, line: str) -> None:
-        clean = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line[:_LINE])
+        clean = line[:_LINE]
+        if _CONTROL.search(clean):
+            clean = clean.translate(_SHOWN)
         when = SYSTEM_CLOCK.now().isoformat(timespec="milliseconds")
         data = f"{when} {source} {clean}\n".encode("utf-8", "backslashreplace")
         try:

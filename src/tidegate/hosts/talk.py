@@ -73,6 +73,10 @@ class Talk:
             shown = text[:_SHOWN].decode("utf-8", "backslashreplace")
             log.info("plugin printed", plugin=self._caller.plugin, text=shown)
 
+    def dropped(self, lines: int) -> None:
+        """More of it than anybody reads: counted in the plugin's log."""
+        self._log.drop(lines)
+
     # ------------------------------------------------------------------ back-calls
 
     def invoke(self, session_id: str, request: bytes) -> None:

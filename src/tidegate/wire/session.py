@@ -18,7 +18,7 @@ back-calls.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -90,17 +90,15 @@ _decode_invoke = msgspec.json.Decoder(Invoke).decode
 _decode_request_id = msgspec.json.Decoder(_RequestId).decode
 _encode = msgspec.json.encode
 _BEGINNING: Final = b'{"event"'
-#: How many times over a line may be read in search of messages, what each costs besides, and
-#: what a short line may cost.
-_PASSES: Final = 4
-_EACH: Final = 256
+#: How many times over a line may be read in search of messages, what each costs besides (the work
+#: around it takes as long as reading so much), and what a short line may cost.
+_PASSES: Final = 2
+_EACH: Final = 1024
 _AT_LEAST: Final = 1 << 20
 #: How many beginnings of no message are looked at: each costs a count of all before it.
 _MISSES: Final = 32
-# Only the end of a value is wanted: numbers are not made, for long ones are refused or slow.
-_scan = json.JSONDecoder(
-    strict=False, parse_int=len, parse_float=len, parse_constant=len
-).raw_decode
+#: Where the decoder stopped: behind a whole value, or where it is damaged.
+_STOPPED: Final = re.compile(r"(trailing characters )?\(byte (\d+)\)$")
 #: What decoding a line may raise: it is no JSON, no event, no text, or nested too deeply.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError)
 
@@ -113,12 +111,11 @@ def glued_events(line: bytes) -> Iterator[tuple[bytes, bytes, Event | None]]:
     without an event. A line may be made of nothing but beginnings of messages, so no more is read
     than a few times its length; what is left then is text.
     """
-    # Latin-1 maps each byte to one character, so that positions count bytes.
-    text = line.decode("latin-1")
+    view = memoryview(line)
     left, misses = _AT_LEAST + _PASSES * len(line), _MISSES
     done = start = 0
     while left > 0 and misses and (start := line.find(_BEGINNING, start)) >= 0:
-        event, end = _event_at(line, text, start)
+        event, end = _event_at(view, start)
         left -= end - start + _EACH
         if event is None:
             misses -= 1
@@ -129,16 +126,26 @@ def glued_events(line: bytes) -> Iterator[tuple[bytes, bytes, Event | None]]:
     yield line[done:], b"", None
 
 
-def _event_at(line: bytes, text: str, start: int) -> tuple[Event | None, int]:
+def _event_at(line: memoryview, start: int) -> tuple[Event | None, int]:
     """The event that begins there, if one does, and how far was read to know."""
+    # The decoder alone finds the end of a value without making objects of what is in it: thirty
+    # MB of empty lists are a gigabyte of them. It tells the end by refusing what stands behind.
     try:
-        _, end = _scan(text, start)
-    except json.JSONDecodeError as error:
-        return None, error.pos + 1
-    except RecursionError:
-        return None, len(line)  # how far it came is not told
+        return decode_event(line[start:]), len(line)
+    except msgspec.ValidationError:
+        return None, len(line)  # JSON, but no event; how far it came is not told
+    except msgspec.DecodeError as error:
+        stopped = _STOPPED.search(str(error))
+    except (UnicodeDecodeError, TypeError, RecursionError):
+        stopped = None
+    if stopped is None:
+        return None, len(line)
+    end = start + int(stopped[2]) - 1  # it has looked at one byte of what stands behind
+    if not stopped[1]:
+        return None, end + 1
     try:
-        return decode_event(line[start:end]), end
+        # Bytes of its own: what it holds is kept, the line is not.
+        return decode_event(bytes(line[start:end])), end
     except UNREADABLE:
         return None, end
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, final
 
 from tidegate.errors import MessageTooLarge, ProtocolError
@@ -30,6 +31,13 @@ from tidegate.wire.session import (
     session_error,
 )
 
+#: More lines than these in one read are a flood, in which only what may be a message is decoded.
+_FLOOD: Final = 8192
+_MAY_BE_A_MESSAGE: Final = b'"event"'
+#: What one read may cost the process that reads for everybody: lines that are no messages and are
+#: looked into all the same, and texts that are handed on. A plugin's log takes no more either.
+_MOST_UNREADABLE: Final = 8192
+_MOST_NOISE: Final = 1000
 _DAMAGED: Final = re.compile(rb'"event"\s*:\s*"session"')
 
 
@@ -56,6 +64,9 @@ class Listener(Protocol):
     def noise(self, text: bytes) -> None:
         """Text on standard output that is no message: ``print()``, a banner, raw bytes."""
 
+    def dropped(self, lines: int) -> None:
+        """So many more texts that are no message came, in a flood that nobody can read."""
+
     def invoke(self, session_id: str, request: bytes) -> None:
         """A back-call: JSON ``{type, backwards_request_id, request}``. The session may be over."""
 
@@ -76,7 +87,8 @@ class Sessions:
     """Open sessions of one process by id, and the reader's state. One greenlet's property."""
 
     __slots__ = (
-        "_clean", "_listener", "_on_end", "_splitter", "counters", "limit_setting", "ports",
+        "_clean", "_listener", "_noises", "_on_end", "_splitter", "_unread", "counters",
+        "limit_setting", "ports",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +109,8 @@ class Sessions:
         self._clean = clean
         self.ports: dict[str, Port] = {}
         self.counters = SessionCounters()
+        self._noises = 0
+        self._unread = 0
 
     def open(self, session_id: str, port: Port) -> None:
         """Route output of ``session_id`` to ``port``. Before its request line is written."""
@@ -126,6 +140,9 @@ class Sessions:
         get = self.ports.get
         decode = decode_event
         self.counters.lines += len(lines)
+        self._noises = self._unread = 0
+        if len(lines) > _FLOOD:
+            lines = self._without_noise(lines)
         for line in lines:
             if not line:
                 continue
@@ -147,7 +164,21 @@ class Sessions:
                     self._message(port, event, message, line, dirty)
             else:
                 self._other(event, line)
+        if self._noises > _MOST_NOISE:
+            self._listener.dropped(self._noises - _MOST_NOISE)
         return dirty
+
+    def _without_noise(self, lines: list[Any]) -> list[Any]:
+        """The lines that may be messages: a million others would be decoded for seconds."""
+        lines = list(filter(None, lines))
+        kept = [line for line in lines if type(line) is not bytes or _MAY_BE_A_MESSAGE in line]
+        noises = len(lines) - len(kept)
+        others = (line for line in lines if type(line) is bytes and _MAY_BE_A_MESSAGE not in line)
+        for line in islice(others, _MOST_NOISE):
+            self._listener.noise(line)
+        self._noises += noises
+        self.counters.noise += noises
+        return kept
 
     def _message(
         self, port: Port, event: Event, message: Message, line: bytes, dirty: list[Port]
@@ -199,6 +230,10 @@ class Sessions:
         if isinstance(line, OversizedLine):
             self._oversized(line, dirty)
             return
+        self._unread += 1
+        if self._unread > _MOST_UNREADABLE:
+            self._noise(line)
+            return
         for text, message, event in glued_events(line):
             if event is None:
                 self._text(text, dirty)
@@ -236,7 +271,9 @@ class Sessions:
 
     def _noise(self, text: bytes) -> None:
         self.counters.noise += 1
-        self._listener.noise(text)
+        self._noises += 1
+        if self._noises <= _MOST_NOISE:
+            self._listener.noise(text)
 
     def _oversized(self, line: OversizedLine, dirty: list[Port]) -> None:
         session_id = line.session_id

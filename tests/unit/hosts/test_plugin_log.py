@@ -32,6 +32,25 @@ def test_what_would_move_the_cursor_is_written_out(path):
     assert path.read_text().split(" ", 2)[2] == "\\x1b[31mred\\x07 \\xff\n"
 
 
+def test_a_log_message_of_many_lines_is_cut_before_it_is_taken_apart(path):
+    log = PluginLog(path)
+    log.write("info", "a\n" * 5_000_000)
+    assert log.dropped < 128 << 10
+    log.close()
+
+
+def test_every_control_character_is_shown_as_before(path):
+    text = "".join(map(chr, range(1, 0xA1))) + "\u2027\u2028\u2029\u202a"
+    log = PluginLog(path)
+    log.write("info", "".join(c for c in text if len(f"a{c}b".splitlines()) == 1))
+    log.close()
+    shown = path.read_text()
+    assert "\\x01\\x02" in shown
+    assert "\\x7f\\x80" in shown
+    assert "\t" in shown
+    assert "\u2027\u202a" in shown
+
+
 def test_T_P1_a_flood_is_cut_and_says_so(path, monkeypatch):
     log = PluginLog(path)
     monkeypatch.setattr(plugin_log, "_RESUME", 1e9)

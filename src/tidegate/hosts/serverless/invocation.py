@@ -213,6 +213,9 @@ class _Heard:
             f"encountered an error: {shown}", attempts=1
         )
 
+    def dropped(self, lines: int) -> None:
+        """The first ones have said it already."""
+
     def invoke(self, session_id: str, request: bytes) -> None:
         """Functions call back over HTTP, not within their answers."""
         self.failure = _NotSupported("serverless event is not supported by full duplex")
