@@ -58,7 +58,9 @@ class Settings:
     )
     tidegate_client_silence: float = _setting(60.0, "Seconds until a mute client is gone.", least=4)
     tidegate_reload: bool = _setting(False, "api reloads when its source changes (development).")
-    tidegate_max_body: int = _setting(256 << 20, "Largest request body in bytes.", least=1)
+    tidegate_max_body: int = _setting(
+        256 << 20, "Largest request body in bytes; uploads may have what their files may.", least=1
+    )
     tidegate_body_timeout: float = _setting(60.0, "Seconds in which a body must arrive.", least=0.1)
     admin_api_enabled: bool = _setting(False, "Admin routes.")
     admin_api_key: Secret = _setting(Secret(""), "`X-Admin-Api-Key`; at least 10 characters.")

@@ -139,3 +139,11 @@ def test_T_S17_no_redirect_leads_away_from_here(door, path):
             target = line.split(b":", 1)[1].strip()
             assert target.startswith(b"/")
             assert not target.startswith((b"//", b"/\\"))
+
+
+def test_T_S17_a_refused_head_has_no_body(door):
+    site, _, hook = door
+    text = f"HEAD /e/{hook}/x HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
+    head, _, body = raw(site, text.encode()).partition(b"\r\n\r\n")
+    assert head[9:12] == b"413"
+    assert body == b""

@@ -215,7 +215,7 @@ class Application:
         if record.start_response is None or answer.close:
             sock = own_socket(record.environ)
             if sock is not None:
-                answer_on(sock, answer, chunks=record.chunks)
+                answer_on(sock, answer, chunks=record.chunks, bodiless=record.method == "HEAD")
                 record.kept = not answer.close
                 record.done(answer.status)
                 return handled()

@@ -73,16 +73,19 @@ _heads: dict[tuple[int, tuple[tuple[str, str], ...]], bytes] = {}
 _heads_of = [0]
 
 
-def answer_on(sock: Any, answer: Response, *, chunks: bool = True) -> None:
+def answer_on(sock: Any, answer: Response, *, chunks: bool = True, bodiless: bool = False) -> None:
     """Send a whole answer on the socket itself, and end the connection where it says so.
 
     That is where nothing more can be read from it: the body was refused, or the process stops.
     Closing with unread bytes would reset the connection and destroy the answer, so a little of
-    what still comes is read away. ``chunks``: whether the client understands them.
+    what still comes is read away. ``chunks``: whether the client understands them; ``bodiless``:
+    the request was a HEAD, whose answer is a head alone.
     """
     framing, pieces = ("Content-Length", str(len(answer.body))), [answer.body]
     if answer.chunked and chunks:
         framing, pieces = CHUNKED, [*chunked(pieces), LAST_CHUNK]
+    if bodiless:
+        pieces = []
     headers = (
         ("Content-Type", answer.content_type),
         framing,
