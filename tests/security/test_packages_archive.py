@@ -49,6 +49,12 @@ def test_T_S1_names_that_meet_on_some_disk_are_rejected(one, other, turned):
     refused(crafted(pair[::-1] if turned else pair), "clashes|is there twice")
 
 
+def test_T_S2_folders_beyond_counting_are_rejected():
+    """An archive of 50 MB has room for the names of ten million folders: gigabytes of memory."""
+    entries = [Entry(f"{n:x}/{'a/' * 490}b".encode(), b"") for n in range(50)]
+    refused(crafted(entries), "more than 20000 folders")
+
+
 def test_T_S1_ordinary_neighbours_do_not_clash():
     names = ["README.md", "readme/README_zh_Hans.md", "a/b", "a/c", "A/d", "ab", "a.b"]
     data = crafted([Entry(name.encode(), b"x") for name in names])

@@ -71,6 +71,25 @@ def test_T_S4_one_file_named_very_often_shares_the_budget():
         open_package(zipped(files), limit=8 * LIMIT).declaration(verified=False)
 
 
+def test_T_S4_long_texts_are_not_written_out_by_aliases():
+    """Five thousand aliases of a text of 100 kB made half a gigabyte of JSON."""
+    text = f"output_schema:\n  a: &a {'x' * 100_000}\n  b: [{', '.join(['*a'] * 5000)}]\n"
+    quickly(text, "too many values")
+
+
+def test_T_S4_a_file_of_comments_that_is_named_very_often_shares_the_budget():
+    provider = f"identity: {{name: x}}\ntools: [{', '.join(['t.yaml'] * 1000)}]"
+    files = plugin(provider___weather__yaml=provider, t__yaml="#\n" * 1_000_000 + "a: b")
+    with pytest.raises(PackageRejected, match="have too many values"):
+        open_package(zipped(files), limit=8 * LIMIT).declaration(verified=False)
+
+
+def test_T_S4_directives_that_are_compared_with_each_other_are_refused():
+    """170,000 of them fit into 2 MB and held the interpreter for more than a minute."""
+    quickly("".join(f"%TAG !{n:x}! b\n" for n in range(100_000)) + "--- a", "%TAG")
+    assert compose(b"%TAG !a! b\n--- !a!c d", "x") is not None
+
+
 def test_T_S4_tags_never_make_objects():
     content = "output_schema: {a: !!python/object/apply:os.getpid [], b: !x y, c: !!binary aGk=}"
     assert declared(content)["tool"]["tools"][0]["output_schema"] == {
@@ -153,6 +172,20 @@ def test_T_S4_entities_that_grow_are_refused():
     bomb = f'<!DOCTYPE svg [<!ENTITY e0 "xxxxxxxxxx">{grown}]><svg>&e8;</svg>'
     with pytest.raises(PackageRejected, match="no well-formed SVG"):
         sanitised("icon.svg", bomb.encode())
+
+
+def test_T_S4_attributes_that_a_dtd_adds_to_every_element_are_refused():
+    """2,000 for 2,000 elements took 25 s; 100,000 by themselves nobody has waited for."""
+    many = " ".join(f'x{n} CDATA "v"' for n in range(11))
+    with pytest.raises(PackageRejected, match="declares more than 10 attributes"):
+        sanitised("icon.svg", f"<!DOCTYPE svg [<!ATTLIST svg {many}>]><svg/>".encode())
+    few = b'<!DOCTYPE svg [<!ATTLIST svg xmlns:x CDATA #FIXED "http://x">]><svg/>'
+    assert sanitised("icon.svg", few) == few
+
+
+def test_T_S4_icon_that_is_too_large_is_refused():
+    with pytest.raises(PackageRejected, match="over 8388608 bytes"):
+        sanitised("icon.svg", b"<svg>" + b"<b/>" * (2 << 20) + b"</svg>")
 
 
 @pytest.mark.parametrize("name", ["icon.html", "icon.HTM", "icon.xhtml", "icon.xml", "icon.svgz"])

@@ -7,7 +7,7 @@ takes is decided by its shape as everywhere else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import msgspec
 
@@ -16,30 +16,42 @@ from tidegate.packages.yaml_nodes import MOST_DEPTH, Mapping, Node, Scalar, Sequ
 
 #: Most values of one declaration; an official plugin has up to 63,128 in all its files.
 MOST_NODES = 250_000
+#: Commas and brackets, those in texts among them: more are not even decoded.
+_MOST_MARKS = 1_000_000
 
 
 def json_node(content: bytes, what: str) -> Node:
     """``content`` as a node; PackageRejected when it is no JSON, too deep or too much."""
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_MARKS:
+        raise PackageRejected(f"{what} has too many values")
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PackageRejected(f"{what} is not valid JSON: {error}") from None
-    node = _node(value, what, MOST_DEPTH)
-    if node.size > MOST_NODES:
-        raise PackageRejected(f"{what} has too many values")
-    return node
+    return _Maker(what).node(value, MOST_DEPTH)
 
 
-def _node(value: Any, what: str, depth: int) -> Node:
-    if depth <= 0:
-        raise PackageRejected(f"{what} is nested too deep")
-    if isinstance(value, dict):
-        items = {key: _node(item, what, depth - 1) for key, item in value.items()}
-        return Mapping(0, items, None, 1 + sum(item.size for item in items.values()))
-    if isinstance(value, list):
-        listed = [_node(item, what, depth - 1) for item in value]
-        return Sequence(0, listed, 1 + sum(item.size for item in listed))
-    return _scalar(value)
+@final
+class _Maker:
+    """Makes the nodes of one text and counts them as they are made: each takes some time."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._left = MOST_NODES
+
+    def node(self, value: Any, depth: int) -> Node:
+        if depth <= 0:
+            raise PackageRejected(f"{self._what} is nested too deep")
+        self._left -= 1
+        if self._left < 0:
+            raise PackageRejected(f"{self._what} has too many values")
+        if isinstance(value, dict):
+            items = {key: self.node(item, depth - 1) for key, item in value.items()}
+            return Mapping(0, items, None, 1 + sum(item.size for item in items.values()))
+        if isinstance(value, list):
+            listed = [self.node(item, depth - 1) for item in value]
+            return Sequence(0, listed, 1 + sum(item.size for item in listed))
+        return _scalar(value)
 
 
 def _scalar(value: str | float | bool | None) -> Scalar:

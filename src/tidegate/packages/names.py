@@ -17,6 +17,8 @@ from tidegate.errors import PackageRejected
 # ext4, XFS, APFS and NTFS all stop here; a longer name fails halfway through an extraction.
 _LONGEST_SEGMENT = 255
 _LONGEST_NAME = 1024
+#: Folders of one package: 50 MB of archive hold names for ten million, which are gigabytes.
+MOST_FOLDERS = 20_000
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -79,6 +81,8 @@ class NameBook:
             if folded in self._folders:
                 return None
             self._folders[folded] = name
+            if len(self._folders) > MOST_FOLDERS:
+                raise PackageRejected(f"difypkg: more than {MOST_FOLDERS} folders are not taken")
         return None
 
 

@@ -21,6 +21,11 @@ _ACTIVE_ELEMENTS = {
 }
 _ANIMATIONS = {"set", "animate", "animatemotion", "animatetransform", "animatecolor"}
 _SAFE_LINK = re.compile(r"#|data:image/(?:png|jpe?g|gif|webp)[;,]", re.IGNORECASE)
+#: Largest SVG that is looked into; those of official plugins have up to 1 MB.
+MOST_BYTES = 8 << 20
+#: Attributes that a DTD may declare. Each is compared with all before it in one go, and those with
+#: a default are added to every element.
+_MOST_DECLARED = 10
 _SPACES = re.compile(r"[\x00-\x20]+")
 
 
@@ -29,6 +34,8 @@ def sanitised(name: str, content: bytes) -> bytes:
 
     PackageRejected when it is no well-formed XML: what a browser makes of it nobody can tell.
     """
+    if len(content) > MOST_BYTES:
+        raise PackageRejected(f"the icon {name[:200]} is over {MOST_BYTES} bytes")
     cleaner = _Cleaner()
     try:
         cleaner.parser.Parse(content, True)
@@ -44,6 +51,7 @@ class _Cleaner:
     def __init__(self) -> None:
         self.dropped = 0
         self._out = io.StringIO()
+        self._declared = 0
         self._skipping = 0  # depth inside an element that is dropped
         self.parser = expat.ParserCreate()
         self.parser.ordered_attributes = True
@@ -52,6 +60,7 @@ class _Cleaner:
         self.parser.CharacterDataHandler = self._text
         self.parser.ProcessingInstructionHandler = self._instruction
         self.parser.ExternalEntityRefHandler = self._external
+        self.parser.AttlistDeclHandler = self._attribute_declared
 
     def result(self) -> bytes:
         """The document without what was dropped: no DOCTYPE, comments or instructions either."""
@@ -84,6 +93,11 @@ class _Cleaner:
         # An XSLT style sheet can make scripts out of anything.
         if target.lower() == "xml-stylesheet":
             self.dropped += 1
+
+    def _attribute_declared(self, *_: object) -> None:
+        self._declared += 1
+        if self._declared > _MOST_DECLARED:
+            raise ValueError(f"its DTD declares more than {_MOST_DECLARED} attributes")
 
     def _external(self, *_: object) -> int:
         # What stands elsewhere is never fetched; the text that refers to it goes.

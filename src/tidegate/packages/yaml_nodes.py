@@ -20,8 +20,12 @@ from tidegate.errors import PackageRejected
 MOST_BYTES = 2 << 20
 #: Deepest nesting.
 MOST_DEPTH = 100
-#: Most nodes of one document, aliases written out; an official plugin has up to 9,617.
+#: Most nodes of one document, aliases written out; an official plugin has up to 9,617. A long
+#: text counts as several: fifty thousand aliases of a text of 1 MB would be 50 GB of JSON.
 MOST_NODES = 50_000
+TEXT_PER_NODE = 256
+#: The parser compares each of these directives with all before it, and nothing interrupts it.
+_MOST_TAG_DIRECTIVES = 100
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -76,6 +80,8 @@ def compose(content: bytes, file: str) -> Node | None:
         raise PackageRejected(f"{file} is too large: {len(content)} bytes, at most {MOST_BYTES}")
     try:
         text = content.decode("utf-8-sig")
+        if text.count("%TAG") > _MOST_TAG_DIRECTIVES:
+            raise PackageRejected(f"{file} has more than {_MOST_TAG_DIRECTIVES} %TAG directives")
         return _Composer(file).document(yaml.parse(text, Loader=_LOADER))
     except UnicodeDecodeError:
         raise PackageRejected(f"{file} is not valid UTF-8") from None
@@ -107,7 +113,8 @@ _STANDARD_TAG = "tag:yaml.org,2002:"
 def _scalar(event: yaml.ScalarEvent) -> Scalar:
     plain = event.style in (None, "")
     tag = event.tag or ""
-    return Scalar(event.value, plain, tag.removeprefix(_STANDARD_TAG), _line_of(event))
+    size = 1 + len(event.value) // TEXT_PER_NODE
+    return Scalar(event.value, plain, tag.removeprefix(_STANDARD_TAG), _line_of(event), size)
 
 
 def _line_of(event: yaml.Event) -> int:

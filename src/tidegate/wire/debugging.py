@@ -93,7 +93,8 @@ class Registration:
         #: Kind -> JSON of its provider.
         self.providers: dict[str, bytes] = {}
         self.assets: dict[str, bytes] = {}
-        self._chunks: dict[str, list[bytes]] = {}
+        # Buffers: a chunk of one byte kept by itself would take fifty.
+        self._chunks: dict[str, bytearray] = {}
         self._asset_bytes = 0
         self._declared_bytes = 0
         self._held = bytearray()
@@ -209,14 +210,14 @@ class Registration:
 
     def _keep(self, name: str, content: bytes) -> None:
         self._asset_bytes += len(content)
-        self._chunks.setdefault(name, []).append(content)
+        self._chunks.setdefault(name, bytearray()).extend(content)
         if len(self._chunks) > _MOST_FILES:
             raise RegistrationRefused(f"too many assets, at most {_MOST_FILES} files")
 
     def _complete(self) -> None:
         if self.manifest is None or not self.providers:
             raise RegistrationRefused("no registration transferred, cannot initialize")
-        self.assets = {name: b"".join(parts) for name, parts in self._chunks.items()}
+        self.assets = {name: bytes(content) for name, content in self._chunks.items()}
         self._chunks.clear()
         self.stage = Stage.COMPLETE
 

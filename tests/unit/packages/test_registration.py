@@ -78,6 +78,23 @@ def test_types_of_json_are_kept_where_no_field_says_otherwise():
     assert anything(json_node(json.dumps(value).encode(), "it")) == value
 
 
+@pytest.mark.parametrize("item", [b"[]", b"{}", b"1", b'"a,b,c,d"'])
+def test_json_of_very_many_values_is_refused_before_they_are_made(item, monkeypatch):
+    """A line of 16 MB took half a minute and a gigabyte."""
+    decoded = []
+    real = msgspec.json.decode
+    monkeypatch.setattr(msgspec.json, "decode", lambda text: decoded.append(text) or real(text))
+    with pytest.raises(PackageRejected, match="too many values"):
+        json_node(b"[" + item + (b"," + item) * 1_000_000 + b"]", "it")
+    assert not decoded
+
+
+def test_json_of_many_values_is_refused_as_they_are_made():
+    with pytest.raises(PackageRejected, match="too many values"):
+        json_node(b"[1" + b",1" * 250_000 + b"]", "it")
+    assert json_node(b"[1" + b",1" * 249_998 + b"]", "it").size == 250_000
+
+
 def test_kinds_that_cannot_be_together_are_refused():
     model = {"provider": "m", "label": {"en_US": "M"}, "models": []}
     assert "cannot be provided at the same time" in refusal(tool=TOOL, model=model)

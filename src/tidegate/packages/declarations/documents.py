@@ -9,9 +9,17 @@ from typing import final
 from tidegate.errors import PackageRejected
 from tidegate.packages.archive import Files
 from tidegate.packages.shapes import Json, Misfit, Shape, inside
-from tidegate.packages.yaml_nodes import MOST_BYTES, Node, Scalar, Sequence, compose
+from tidegate.packages.yaml_nodes import (
+    MOST_BYTES,
+    TEXT_PER_NODE,
+    Node,
+    Scalar,
+    Sequence,
+    compose,
+)
 
-#: Most nodes of all YAML files of a package, aliases written out (T-S4); real ones: up to 63,128.
+#: Most nodes of all YAML files of a package, aliases written out (T-S4), and one for each
+#: TEXT_PER_NODE bytes of what is read for them; real ones: up to 63,128.
 MOST_NODES = 250_000
 
 
@@ -35,8 +43,10 @@ class Documents:
             raise PackageRejected(f"{name[:200]} is named in the package but not in it")
         if self._archive.size(path) > MOST_BYTES:
             raise PackageRejected(f"{name} is too large: at most {MOST_BYTES} bytes are taken")
-        node = compose(self._archive.read(path), path)
-        self._nodes += node.size if node else 0
+        content = self._archive.read(path)
+        node = compose(content, path)
+        # The text counts as well: a file of 2 MB of comments may be named ten thousand times.
+        self._nodes += (node.size if node else 0) + len(content) // TEXT_PER_NODE
         if self._nodes > MOST_NODES:
             raise PackageRejected("the YAML files of the package have too many values")
         return node
