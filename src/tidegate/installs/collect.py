@@ -184,12 +184,12 @@ class Collector:
     def _drop_icons(self, found: Collected) -> None:
         if self._keep is None:
             return
-        old = [name for name, written in self._shelf.icons() if _age(written) > self._keep]
-        if not old:
-            return
-        named = {text for one in self._declarations() for text in _TEXTS.findall(one.text)}
-        unnamed = [name for name in old if name not in named]
-        self._shelf.drop_icons(unnamed)
+        unnamed = {name for name, written in self._shelf.icons() if _age(written) > self._keep}
+        if not unnamed:
+            return  # without one there is no reason to read every declaration
+        for one in self._declarations():
+            unnamed.difference_update(_TEXTS.findall(one.text))
+        self._shelf.drop_icons(sorted(unnamed))
         found.icons = len(unnamed)
 
     def _declarations(self) -> Iterator[declarations.Declaration]:

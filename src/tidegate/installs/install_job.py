@@ -20,6 +20,7 @@ from typing import Final, final
 import msgspec
 from sqlalchemy import Connection
 
+from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import InstallCancelled, InstallFailed, StorageUnavailable, TidegateError
 from tidegate.ids import plugin_id_of
 from tidegate.installs import payloads
@@ -31,6 +32,7 @@ from tidegate.installs.shelf import Shelf
 from tidegate.installs.states import InstallState, path_to
 from tidegate.installs.uploads import Uploads
 from tidegate.storage import generation, install_tasks, installations, job_rows
+from tidegate.telemetry import metrics
 from tidegate.telemetry.logs import get_log
 
 log = get_log("installs")
@@ -93,6 +95,7 @@ class InstallJob:
         if self._has_it_already():
             with self._run.last_step(_S.INSTALLED, "the tenant has it already") as conn:
                 self._succeed(conn, "installed")
+            self._count("success")
             return
         self._begin()
         self._declare()
@@ -124,6 +127,7 @@ class InstallJob:
                 self._show(conn, "starting")
             if free:
                 return
+            # A retirement at work cannot be taken back: what it removes would be ours.
             self._run.sign_of_life()
             time.sleep(_TICK)
 
@@ -176,6 +180,7 @@ class InstallJob:
             )
             self._succeed(conn, "installed")
             now = generation.current(conn)
+        self._count("success")
         announce(self._host, now)
 
     def _switch(self) -> None:
@@ -198,6 +203,7 @@ class InstallJob:
                 self.retired = payloads.enqueue_retire(conn, payload.original)
             self._succeed(conn, "upgraded")
             now = generation.current(conn)
+        self._count("success")
         announce(self._host, now)
 
     def _end_as_failed(self, reason: str, *, cancelled: bool = False) -> None:
@@ -215,6 +221,18 @@ class InstallJob:
                 )
             if not installations.is_installed_anywhere(conn, identifier):
                 self.retired = payloads.enqueue_retire(conn, identifier, failed=True)
+        if not cancelled:  # nobody's failure: who deleted the task knows how it ended
+            self._count("failed")
+
+    def _count(self, status: str) -> None:
+        """After the last transaction only, so that a worker killed before it counts nothing.
+
+        From the asking on, not from this worker's claim: earlier workers may have died on it.
+        """
+        plugin = plugin_id_of(self._payload.identifier)
+        taken = (SYSTEM_CLOCK.now() - self._run.job.created_at).total_seconds()
+        metrics.INSTALLATIONS.labels(plugin, status).inc()
+        metrics.INSTALLATION_SECONDS.labels(plugin).observe(max(0.0, taken))
 
     # ------------------------------------------------------------------ task and rows
 

@@ -134,7 +134,6 @@ def test_a_failed_second_upload_keeps_the_first(
 
 
 def test_an_installation_goes_through_a_task_to_a_row(house: House) -> None:
-    house = house
     name = house.upload()
     with house.host.held("install:environment"):
         answer = house.install(name)
@@ -266,7 +265,6 @@ def test_uninstalling_what_is_not_there_is_nothing(house: House) -> None:
 
 
 def test_an_upgrade_builds_beside_and_then_switches(house: House) -> None:
-    house = house
     old = house.installed()
     new = house.upload("0.0.2")
     with house.host.held("install"):

@@ -85,7 +85,6 @@ def test_a_job_goes_through_all_states_in_order(house: House) -> None:
 def test_T_I1_an_install_killed_at_any_step_is_absent_and_then_installed(
     house: House, state: InstallState, committed: int
 ) -> None:
-    house = house
     name = house.upload()
     kill = KillAt(state, committed)
     house.new_worker(kill)
@@ -171,7 +170,6 @@ def test_T_I1_a_removal_killed_at_any_step_ends_absent(
 
 
 def test_T_I2_twenty_tenants_at_once_are_one_build(house: House) -> None:
-    house = house
     name = house.upload()
     tenants = [f"0198c5d2-0000-7000-8000-{number:012}" for number in range(20)]
     with house.host.held("install"):
