@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.integration.door_world import (
     OTHER_TENANT,
     TENANT,
@@ -269,8 +270,10 @@ SCRIPT = Scripted()
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory):
-    with world(tmp_path_factory.mktemp("door"), {"acme/weather": SCRIPT}) as made:
+def door(tmp_path_factory, backend: Backend):
+    folder = tmp_path_factory.mktemp("door")
+    plugins = {"acme/weather": SCRIPT}
+    with backend.fresh() as servers, world(folder, plugins, **servers) as made:
         made.install()
         # what is opened at the first call belongs to the door, not to the test that makes it
         made.dispatch("tool/invoke", TOOL)

@@ -9,6 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from tests.databases import Backend
 from tests.integration.door_world import (
     OTHER_TENANT,
     TENANT,
@@ -63,8 +64,8 @@ PLUGINS = {
 
 
 @pytest.fixture
-def door(tmp_path):
-    with world(tmp_path, PLUGINS) as made:
+def door(tmp_path, backend: Backend):
+    with backend.fresh() as servers, world(tmp_path, PLUGINS, **servers) as made:
         made.install()
         for name in ("rude", "silent", "typed"):
             made.install(WEATHER.replace("weather", name))

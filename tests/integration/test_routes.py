@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.integration.door_world import OTHER_TENANT, TENANT, World, error_of, opened, world
 from tidegate.packages import build_package
 
@@ -250,7 +251,7 @@ BY_ROUTE = {case.route: case for case in CASES}
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def door(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Any:
     folder = tmp_path_factory.mktemp("door")
     environ = {
         "FORCE_VERIFYING_SIGNATURE": "false",
@@ -259,7 +260,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "MAX_PLUGIN_PACKAGE_SIZE": str(FILE_LIMIT),
         "MAX_BUNDLE_PACKAGE_SIZE": str(FILE_LIMIT),
     }
-    with world(folder, {}, **environ) as made:
+    with backend.fresh() as servers, world(folder, {}, **environ, **servers) as made:
         made.install(HOOKED, HOOKED_DECLARATION)
         made.declare(OTHER_HOOKED, HOOKED_DECLARATION)
         for kind in KINDS:

@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from tests.databases import Backend
 from tests.integration.dify_stub import Dify, dify_stub
 from tests.integration.door_world import OTHER_TENANT, TENANT, World, error_of, opened, world
 from tidegate.storage import endpoints, installations
@@ -62,11 +63,13 @@ def part(text: str | bytes | None = None, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Dify, Scripted]]:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, backend: Backend
+) -> Iterator[tuple[World, Dify, Scripted]]:
     """One door for all tests that need no other settings."""
     plugin = Scripted()
-    with dify_stub() as dify:
-        environ = {"DIFY_INNER_API_URL": dify.url, "DIFY_INNER_API_KEY": "ikey"}
+    with dify_stub() as dify, backend.fresh() as servers:
+        environ = {"DIFY_INNER_API_URL": dify.url, "DIFY_INNER_API_KEY": "ikey", **servers}
         folder = tmp_path_factory.mktemp("door")
         with world(folder, {"acme/hooked": plugin}, **environ) as made:
             made.install(HOOKED, DECLARATION)

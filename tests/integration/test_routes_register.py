@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.integration.door_world import TENANT, World, world
 from tidegate.settings import Secret, Settings
 from tidegate.storage import install_tasks, installations
@@ -21,8 +22,8 @@ OTHER = "1b7f485a-4c47-4aa1-b113-4a18462d122d"
 
 
 @pytest.fixture
-def door(tmp_path) -> Any:
-    with world(tmp_path, {}) as made:
+def door(tmp_path, backend: Backend) -> Any:
+    with backend.fresh() as servers, world(tmp_path, {}, **servers) as made:
         yield made
 
 

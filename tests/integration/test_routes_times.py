@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.integration.door_world import World, world
 from tests.integration.test_routes_endpoints import DECLARATION, HOOKED, set_up
 
@@ -28,11 +29,16 @@ def dated(value: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("door"), {}, SERVER_TZ="Asia/Kolkata") as made:
+def door(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("door")
+    with (
+        backend.fresh() as servers,
+        world(folder, {}, SERVER_TZ="Asia/Kolkata", **servers) as made,
+    ):
         tool = {"identity": {"author": "a", "name": "p"}, "tools": []}
         made.install(HOOKED, {**DECLARATION, "tool": tool})
         assert set_up(made, settings={"token": "t"})[0] == 200
+        made.call("GET", "/metrics/")  # opens the link, which then is the door's, not a test's
         yield made
 
 
