@@ -20,9 +20,10 @@ from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from tidegate.api.body import RequestBody, ServedBody, WholeBody
 from tidegate.api.following import FollowingRequests, may_follow
+from tidegate.api.iterating import iterate
 from tidegate.api.keys import Keys
 from tidegate.api.record import Record, StartResponse
-from tidegate.api.streaming import OpenStreams, SocketStream, headers_of, iterate
+from tidegate.api.streaming import OpenStreams, SocketStream, headers_of
 from tidegate.api.transmit import answer_on, hang_up
 from tidegate.doors.envelope import NOT_FOUND, failure
 from tidegate.doors.routes import (

@@ -3,8 +3,7 @@
 gunicorn hands the socket over (``environ["gunicorn.socket"]``); the request's own greenlet takes
 what is ready and writes it in one call, head and end included where they fall together. Nothing
 is written before the first chunk: Dify's time-out for the first token counts on that
-(spec/dify/client.md section 1). Where no socket can be had - another server, TLS - the same is a
-plain WSGI iterable.
+(spec/dify/client.md section 1). Where no socket can be had, ``iterating`` does the same.
 
 Framing: chunked for HTTP/1.1, which keeps the connection; for HTTP/1.0 the end of the connection
 is the end of the answer.
@@ -277,43 +276,3 @@ def headers_of(own: AnswerHead) -> tuple[tuple[str, str], ...]:
     if own.length is None:
         return own.headers
     return (*own.headers, ("Content-Length", str(own.length)))
-
-
-def iterate(
-    answer: StreamResponse, streams: OpenStreams, begin: Callable[[Response | None], None]
-) -> Iterator[bytes]:
-    """The answer as a WSGI iterable, for servers that do not hand their socket over.
-
-    ``begin`` is called with a plain answer, or None, before the first piece.
-    """
-    source = answer.source
-    outcome = Outcome.CLIENT_LEFT  # a generator that is closed early says so
-    begun = False
-    streams.add(source)
-    try:
-        while True:
-            try:
-                bodies = source.take()
-            except CallFailed as error:
-                outcome = outcome_of(error)
-                plain = None if begun else answer.before_head(error)
-                if not begun:
-                    begin(plain)
-                if plain is not None:
-                    yield plain.body
-                elif answer.error_event is not None:
-                    yield answer.error_event(error)
-                else:
-                    raise ConnectionAbortedError("the answer is not whole") from error
-                return
-            if not begun:
-                begin(None)
-                begun = True
-            if not bodies:
-                outcome = Outcome.SUCCESS
-                return
-            yield b"".join(answer.events(bodies))
-    finally:
-        streams.discard(source)
-        source.close()
-        answer.finished(outcome)

@@ -14,7 +14,8 @@ from gevent.event import Event
 
 from tests.unit.api.conftest import HEAD, request
 from tidegate.api import watch
-from tidegate.api.streaming import OpenStreams, SocketStream, iterate
+from tidegate.api.iterating import iterate
+from tidegate.api.streaming import OpenStreams, SocketStream
 from tidegate.calls import Stream
 from tidegate.deadline import Budget, Deadline
 from tidegate.doors.dify.opening import before_head, error_event

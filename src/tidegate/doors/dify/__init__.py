@@ -39,10 +39,13 @@ _BY_IDENTIFIER = "X-Plugin-Unique-Identifier"
 
 def dify_routes(services: Services, dispatcher: Dispatcher) -> list[Route]:
     """All rows of this door. Called once per process."""
+    packages = Packages(services)
     rows = [
-        *_package_routes(Packages(services)),
+        *_upload_routes(packages),
+        *_package_routes(packages),
         *_management_routes(Management(services)),
-        *_list_routes(Lists(services), Capabilities(services)),
+        *_list_routes(Lists(services)),
+        *_capability_routes(Capabilities(services)),
         *_endpoint_routes(Endpoints(services)),
         *_dispatch_routes(dispatcher),
     ]
@@ -78,7 +81,7 @@ def _body_of(form: type[Form] | None) -> BodyRule:
     return BodyRule.MULTIPART if issubclass(form, forms.UploadForm) else BodyRule.JSON
 
 
-def _package_routes(door: Packages) -> list[Route]:
+def _upload_routes(door: Packages) -> list[Route]:
     rows: list[_Row] = [
         (
             "POST",
@@ -94,6 +97,12 @@ def _package_routes(door: Packages) -> list[Route]:
             forms.BundleForm,
             "Upload a .difybndl.",
         ),
+    ]
+    return _rows(_MANAGEMENT, rows, door.limits)
+
+
+def _package_routes(door: Packages) -> list[Route]:
+    rows: list[_Row] = [
         (
             "GET",
             "/decode/from_identifier",
@@ -119,7 +128,7 @@ def _package_routes(door: Packages) -> list[Route]:
     ]
     extract = "What is in an uploaded package, named in X-Plugin-Unique-Identifier."
     return [
-        *_rows(_MANAGEMENT, rows, door.limits),
+        *_rows(_MANAGEMENT, rows),
         Route("GET", "/v2/invoke/extract", door.extract, extract, header=_BY_IDENTIFIER),
         Route("GET", _TENANT + "/asset/{id}", door.asset, "An icon.", kind=Kind.RAW),
         Route(
@@ -160,31 +169,37 @@ def _management_routes(door: Management) -> list[Route]:
     return _rows(_MANAGEMENT, rows)
 
 
-def _list_routes(lists: Lists, door: Capabilities) -> list[Route]:
+def _list_routes(door: Lists) -> list[Route]:
     rows: list[_Row] = [
-        ("GET", "/list", lists.page, PageForm, "Page of the tenant's installations."),
+        ("GET", "/list", door.page, PageForm, "Page of the tenant's installations."),
         (
             "GET",
             "/{category}/list",
-            lists.of_category,
+            door.of_category,
             forms.CategoryListForm,
             "Page of one category.",
         ),
-        ("GET", "/installation/ids", lists.ids, forms.CategoryForm, "Plugin ids of one category."),
+        ("GET", "/installation/ids", door.ids, forms.CategoryForm, "Plugin ids of one category."),
         (
             "POST",
             "/installation/fetch/batch",
-            lists.batch,
+            door.batch,
             forms.PluginIdsForm,
             "Installations of plugins.",
         ),
         (
             "POST",
             "/installation/missing",
-            lists.missing,
+            door.missing,
             forms.IdentifiersForm,
             "Versions that are missing.",
         ),
+    ]
+    return _rows(_MANAGEMENT, rows)
+
+
+def _capability_routes(door: Capabilities) -> list[Route]:
+    rows: list[_Row] = [
         ("GET", "/models", partial(door.page, "model"), PageForm, "Page of model providers."),
         ("GET", "/models/bindings", door.model_bindings, None, "Who serves model providers."),
         (
