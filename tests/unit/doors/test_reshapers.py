@@ -170,3 +170,10 @@ def test_credentials_that_never_expire_say_minus_one() -> None:
         assert taken(ExpiryMender(), given) == [b'{"credentials":{"a":1.0},"expires_at":-1}']
     given = b'{"credentials": {}, "expires_at": 5}'
     assert taken(ExpiryMender(), given) == [given]
+
+
+def test_a_file_with_an_endless_id_ends_the_call() -> None:
+    """64 open files with ids of 30 MB would be two gigabytes, and none of it content."""
+    assert merged(part(b"abc", file="x" * 1024, end=True))
+    with pytest.raises(MessageTooLarge, match="the id of a file is too long: 1025"):
+        merged(part(b"abc", file="x" * 1025, end=True))

@@ -28,6 +28,8 @@ FILE_LIMIT: Final = 15 << 20
 #: Files of one call that are open at once, and bytes that wait in them.
 OPEN_FILES: Final = 64
 OPEN_BYTES: Final = 4 * FILE_LIMIT
+#: Longest id of a file in characters: open files are held by it.
+_LONGEST_ID: Final = 1024
 
 _encode: Final = msgspec.json.encode
 _fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -136,6 +138,8 @@ class BlobMerger:
 
     def _add(self, part: _BlobChunk, content: bytes) -> bytes | None:
         message = part.message
+        if len(message.id) > _LONGEST_ID:
+            raise _too_large("the id of a file is too long", len(message.id), _LONGEST_ID)
         file = self._files.setdefault(message.id, bytearray())
         if len(content) > PART_LIMIT:
             raise _too_large("single file chunk is too large", len(content), PART_LIMIT)

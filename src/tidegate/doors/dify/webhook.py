@@ -51,6 +51,11 @@ _TYPE: Final = "endpoint"
 _ACTION: Final = "invoke_endpoint"
 _DEADLINE_OWNER: Final = "PLUGIN_MAX_EXECUTION_TIMEOUT"
 _BODILESS: Final = (204, 304)
+#: Bytes and number of the headers of an answer: chunks without a result could add to them for ever.
+_MOST_HEADER_BYTES: Final = 256 << 10
+_MOST_HEADERS: Final = 1000
+#: A longer length is none: int() refuses very long ones.
+_LONGEST_LENGTH: Final = 18
 
 
 @final
@@ -201,6 +206,7 @@ class HookAnswer:
         self._plugin_id = plugin_id
         self._status = 0
         self._headers: list[tuple[str, str]] = []
+        self._header_bytes = 0
         self._guess = ""
         self._headed = False
         self._left: int | None = None
@@ -217,7 +223,7 @@ class HookAnswer:
         if self._headed:
             return None if body is None else self._fitting(body)
         self._status = read.status if read.status is not None else self._status
-        self._headers += (read.headers or {}).items()
+        self._add_headers(read.headers or {})
         if body is None:
             return None
         self._begin(body)
@@ -250,6 +256,15 @@ class HookAnswer:
     def _without_body(self) -> bool:
         return self._method == "HEAD" or self._status in _BODILESS
 
+    def _add_headers(self, given: dict[str, str]) -> None:
+        self._headers += given.items()
+        self._header_bytes += sum(len(name) + len(value) for name, value in given.items())
+        if len(self._headers) > _MOST_HEADERS or self._header_bytes > _MOST_HEADER_BYTES:
+            raise ProtocolError(
+                f"the answer has more than {_MOST_HEADERS} headers or {_MOST_HEADER_BYTES} bytes "
+                "of them"
+            )
+
     def _begin(self, body: bytes) -> None:
         self._headed = True
         self._status = self._status or 200
@@ -258,9 +273,10 @@ class HookAnswer:
         self._headers = answer_headers(self._headers)
         self._guess = content_type_of(body) if body else ""
         length = dict(self._headers).get("Content-Length", "")
-        if length.isascii() and length.isdigit() and not self._without_body:
+        readable = length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH
+        if readable and not self._without_body:
             self._left = int(length)
-        elif not length.isdigit():
+        elif not readable:
             self._headers = [one for one in self._headers if one[0] != "Content-Length"]
 
     def _fitting(self, body: bytes) -> bytes:
