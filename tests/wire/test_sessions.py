@@ -217,6 +217,27 @@ def test_a_damaged_line_ends_the_session_that_it_names():
     assert other.ends == []
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        (r"a\ud83d", r"a\ufffd"),
+        (r"\ude00b", r"\ufffdb"),
+        (r"\uD83D\uD83D\uDE00", r"\ufffd\uD83D\uDE00"),
+        (r"\ude00\ud83d\ufffd\u00e9", r"\ufffd\ufffd\ufffd\u00e9"),
+        (r"\\ud83d \ud83d \"", r"\\ud83d \ufffd \""),
+    ],
+)
+def test_half_a_character_costs_that_character_and_no_call(sent, passed):
+    sessions, heard = made()
+    hurt, other = opened(sessions, "hurt", "other")
+    sessions.receive(line("hurt", "stream", f'"{sent}"') + line("other", "stream", "1"))
+    sessions.receive(line("hurt", "stream", "2") + line("hurt", "end"))
+    assert hurt.buffer == [f'"{passed}"'.encode(), b"2"]
+    assert hurt.ends == [b""]
+    assert other.buffer == [b"1"]
+    assert heard.noises == []
+
+
 def test_an_unknown_message_type_ends_its_session_in_the_references_words():
     sessions, _ = made()
     (port,) = opened(sessions, "1")

@@ -89,6 +89,13 @@ decode_log = msgspec.json.Decoder(LogEvent).decode
 _decode_invoke = msgspec.json.Decoder(Invoke).decode
 _decode_request_id = msgspec.json.Decoder(_RequestId).decode
 _encode = msgspec.json.encode
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+#: One escape of JSON: a whole pair, a half (which is group 1), or anything else.
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 _BEGINNING: Final = b'{"event"'
 #: How many times over a line may be read in search of messages, what each costs besides (the work
 #: around it takes as long as reading so much), and what a short line may cost.
@@ -101,6 +108,19 @@ _MISSES: Final = 32
 _STOPPED: Final = re.compile(r"(trailing characters )?\(byte (\d+)\)$")
 #: What decoding a line may raise: it is no JSON, no event, no text, or nested too deeply.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError)
+
+
+def with_whole_pairs(line: bytes) -> bytes:
+    r"""The line with U+FFFD for each half of a surrogate pair (``\ud83d`` alone); else the same.
+
+    A model that streams an emoji in two chunks gives each a half, and ``json.dumps`` writes them.
+    They are no text, so the strict decoder refuses the line; one character is not worth a call.
+    """
+    return _ESCAPE.sub(_whole, line) if _HALF.search(line) else line
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape[1] is None else b"\\ufffd"
 
 
 def glued_events(line: bytes) -> Iterator[tuple[bytes, bytes, Event | None]]:

@@ -29,6 +29,7 @@ from tidegate.wire.session import (
     glued_events,
     head_of,
     session_error,
+    with_whole_pairs,
 )
 
 #: More lines than these in one read are a flood, in which only what may be a message is decoded.
@@ -234,7 +235,7 @@ class Sessions:
         if self._unread > _MOST_UNREADABLE:
             self._noise(line)
             return
-        for text, message, event in glued_events(line):
+        for text, message, event in glued_events(with_whole_pairs(line)):
             if event is None:
                 self._text(text, dirty)
             else:
