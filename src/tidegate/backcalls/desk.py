@@ -55,7 +55,9 @@ class Desk:
             kind, session = admit(call)
             self._check_load(call.caller, session, len(call.request))
         except TidegateError as error:
-            log.warning("back-call refused", **_fields(call), error=str(error))
+            unsaid = call.caller.sparing.ask()
+            if unsaid is not None:
+                log.warning("back-call refused", **_fields(call), error=str(error), unsaid=unsaid)
             answer.refuse(error.message, _typed(error))
             return
         greenlet = self._running.spawn(self._serve, kind, call, session, answer)
@@ -87,7 +89,10 @@ class Desk:
             with self._turn(call.caller, session):
                 responder.respond(kind, call, session, answer)
         except TidegateError as error:
-            log.info("back-call failed", **_fields(call), error=error.message[:500])
+            unsaid = call.caller.sparing.ask()
+            if unsaid is not None:
+                shown = error.message[:500]
+                log.info("back-call failed", **_fields(call), error=shown, unsaid=unsaid)
             answer.fail(error.message, _typed(error))
         except Exception as error:
             log.exception("back-call not answered", **_fields(call))

@@ -16,6 +16,7 @@ from gevent.lock import BoundedSemaphore
 
 from tidegate.backcalls.kinds import Kind
 from tidegate.deadline import Deadline
+from tidegate.telemetry.sparing import Sparing
 
 
 @final
@@ -49,6 +50,8 @@ class Caller:
     lanes: dict[int, BoundedSemaphore] = field(default_factory=dict)
     waiting: int = 0
     held: int = 0
+    #: For what it can make the log say by itself.
+    sparing: Sparing = field(default_factory=Sparing)
 
 
 @final

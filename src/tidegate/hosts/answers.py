@@ -10,12 +10,15 @@ import msgspec
 from tidegate.errors import TidegateError
 from tidegate.hosts.writer import Writer
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sparing import Sparing
 from tidegate.wire.session import backwards_line
 
 log = get_log("hosts")
 
 #: Bytes waiting for the plugin from which on an answer is held back, and with it Dify's stream.
 HELD_BACK: Final = 1 << 20
+#: A plugin that asks and does not read makes the log say so as often as it likes.
+_sparing = Sparing()
 
 
 @final
@@ -64,7 +67,7 @@ class BackCallAnswer:
         )
         for line in lines:
             if not self._writer.send(line):
-                log.warning("answer to a back-call dropped: the plugin does not read its input")
+                _warn()
         self._over()
 
     def abandon(self, reason: TidegateError) -> None:
@@ -92,3 +95,11 @@ class BackCallAnswer:
 
     def _line(self, event: str, *, message: str = "", data: bytes = b"null") -> bytes:
         return backwards_line(self.session_id, self._request_id, event, message=message, data=data)
+
+
+def _warn() -> None:
+    unsaid = _sparing.ask()
+    if unsaid is not None:
+        log.warning(
+            "answer to a back-call dropped: the plugin does not read its input", unsaid=unsaid
+        )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final, final
 
 from tidegate.backcalls import BackCall, Caller, Session, Target
-from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import SessionOver, TidegateError
 from tidegate.hosts.answers import BackCallAnswer
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.writer import Writer
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sparing import Sparing
 from tidegate.wire.session import InvokeUnreadable, decode_backcall, session_error
 
 log = get_log("hosts")
@@ -47,7 +47,7 @@ class Talk:
         self._break_off = break_off
         self._target = target
         self._heard_from = False
-        self._told_at = 0.0
+        self._telling = Sparing(_TELL_EVERY, _BURST)
         self._open: dict[str, set[BackCallAnswer]] = {}
         self.writer: Writer | None = None
 
@@ -65,11 +65,7 @@ class Talk:
     def noise(self, text: bytes) -> None:
         """``print()`` and the like: to the plugin's log, and a little of it to the host's."""
         self._log.write("stdout", text)
-        now = SYSTEM_CLOCK.monotonic()
-        # A debt that decays: a burst passes, a flood shows one line in _TELL_EVERY.
-        self._told_at = max(self._told_at, now - _TELL_EVERY * _BURST)
-        if self._told_at <= now:
-            self._told_at += _TELL_EVERY
+        if self._telling.ask() is not None:
             shown = text[:_SHOWN].decode("utf-8", "backslashreplace")
             log.info("plugin printed", plugin=self._caller.plugin, text=shown)
 

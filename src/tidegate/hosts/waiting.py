@@ -75,7 +75,8 @@ class WaitingLine:
 
     def next(self, may: Callable[[str], bool] = lambda tenant: True) -> ServerCall | None:
         """Whose turn it is among the tenants that ``may`` have a session; it leaves the line."""
-        for tenant, queue in list(self._tenants.items()):
+        # No copy of the tenants: nobody goes on with the loop after a change.
+        for tenant, queue in self._tenants.items():
             if not may(tenant):
                 continue
             session, call = next(iter(queue.items()))

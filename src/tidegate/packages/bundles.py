@@ -66,9 +66,14 @@ def open_bundle(data: bytes, *, limit: int) -> list[Dependency]:
 
 
 def _filled(archive: Archive, wanted: list[Dependency]) -> Iterator[Dependency]:
+    # Each file once: 256 dependencies on one package would hold its content 256 times.
+    read: dict[str, bytes] = {}
     for one in wanted:
         if one.type == "package":
-            yield Dependency(one.type, one.value, archive.read(ASSET_FOLDER + one.value["path"]))
+            path = ASSET_FOLDER + one.value["path"]
+            if path not in read:
+                read[path] = archive.read(path)
+            yield Dependency(one.type, one.value, read[path])
         else:
             yield one
 

@@ -75,6 +75,17 @@ def test_an_answer_ends_once_after_its_pieces(desk, work, caller):
     assert (answer.pieces, answer.error, answer.ends) == ([{"ok": 1}], None, 1)
 
 
+def test_T_P1_refusals_without_end_are_answered_but_not_all_logged(desk, caplog):
+    """A read of 1 MiB holds 8,000 of them: each was two lines of the host's log."""
+    flooding, other = Caller(PLUGIN, {}), Caller("acme/other:1.0.0", {})
+    answers = [ask(desk, back_call(flooding, "tool", {})) for _ in range(500)]
+    assert all(answer.error and answer.ends == 1 for answer in answers)
+    assert 1 <= caplog.text.count("back-call refused") <= 40
+    caplog.clear()
+    ask(desk, back_call(other, "tool", {}))
+    assert "back-call refused" in caplog.text  # another plugin's is not lost
+
+
 def test_a_refusal_is_typed_ended_and_logged(desk, work, caplog):
     answer = ask(desk, back_call(Caller(PLUGIN, {}), "tool", {}))
     assert answer.error == "permission denied, you need to enable tool access in plugin manifest"

@@ -47,6 +47,13 @@ def refusal(data: bytes, limit: int = LIMIT) -> str:
     return caught.value.message
 
 
+def test_T_S2_a_package_that_is_named_often_is_held_once() -> None:
+    """A bundle of 50 kB with one package of 50 MB of zeros took 12 GB."""
+    found = open_bundle(bundle(PACKAGE * 256, {"_assets/abc123": bytes(1000)}), limit=LIMIT)
+    assert len(found) == 256
+    assert len({id(one.package) for one in found}) == 1
+
+
 def test_dependencies_come_in_the_order_of_the_bundle() -> None:
     found = open_bundle(
         bundle(PACKAGE + GITHUB + MARKET, {"_assets/abc123": b"the package"}), limit=LIMIT
