@@ -177,6 +177,7 @@ class Installer:
     def _begin_install(
         self, conn: Connection, tenant: str, wanted: Mapping[str, dict[str, Any]], source: str
     ) -> tuple[Task, list[JobRow]]:
+        install_tasks.lock_requests(conn, tenant)
         running = _same_request(conn, tenant, list(wanted))
         if running is not None:
             return running, []

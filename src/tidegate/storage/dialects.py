@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 
@@ -24,3 +25,14 @@ def insert_or_skip(conn: Connection, table: Table, values: Mapping[str, Any]) ->
     """
     statement = insert(conn, table).values(**values).on_conflict_do_nothing()
     return conn.execute(statement.returning(table.c.id)).first() is not None
+
+
+def lock_until_commit(conn: Connection, name: str) -> None:
+    """Wait until this transaction is the only one that has ``name``; what it reads next is new.
+
+    Nothing on SQLite, which has one writer at a time. Of the transaction, not of the session:
+    behind pgbouncer the session is somebody else's afterwards.
+    """
+    if conn.dialect.name == "postgresql":
+        key = int.from_bytes(sha256(name.encode()).digest()[:8], signed=True)
+        conn.execute(select(func.pg_advisory_xact_lock(key)))

@@ -18,6 +18,7 @@ from sqlalchemy import delete as delete_from
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.ids import plugin_id_of, row_id
 from tidegate.storage.columns import row_key, tenant_key
+from tidegate.storage.dialects import lock_until_commit
 from tidegate.storage.messages import shortened
 from tidegate.storage.tables import install_tasks as table
 
@@ -56,6 +57,15 @@ class Task:
     def entry(self, identifier: str) -> TaskEntry | None:
         """The entry of one plugin, if it is still there."""
         return next((one for one in self.plugins if one.identifier == identifier), None)
+
+
+def lock_requests(conn: Connection, tenant: str) -> None:
+    """Until the commit, nobody else makes a task for this tenant; call it before looking for one.
+
+    Two requests at once would both find none and make two. SQLite's write transaction is such a
+    lock already; PostgreSQL has no row yet that could be locked.
+    """
+    lock_until_commit(conn, f"install request of {tenant_key(tenant)}")
 
 
 def create(conn: Connection, tenant: str, entries: Iterable[TaskEntry]) -> Task:

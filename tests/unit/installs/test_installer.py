@@ -214,6 +214,18 @@ def test_a_hundred_clicks_are_one_task_one_job_and_one_build(house: House) -> No
     assert house.task(answers[0]).status == "success"
 
 
+def test_T10_a_hundred_clicks_at_once_are_one_task_and_one_job(house: House) -> None:
+    """Each is a transaction of its own that looks for a task before another one has made it."""
+    name = house.upload()
+    with house.host.held("install"):
+        clicks = [gevent.spawn(house.install, name) for _ in range(100)]
+        gevent.joinall(clicks, raise_error=True)
+        assert len({click.value.task_id for click in clicks}) == 1
+        assert len(house.open_jobs()) == 1
+    house.sender.join()
+    assert house.task(clicks[0].value).status == "success"
+
+
 def test_a_broker_that_is_away_delays_the_job_only(house: House) -> None:
     name = house.upload()
     house.sender.broken = True
