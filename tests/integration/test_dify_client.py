@@ -50,9 +50,11 @@ ODD_ENDS = "a\u0085b\u2028c\u2029d\x0be\x0cf\x1cg"
 
 
 def newer(scratch: Any) -> bytes:
-    """The sample tool's next version, which greets otherwise."""
+    """The sample tool's next version: it greets otherwise, and not everybody."""
     manifest = (HELLO / "manifest.yaml").read_text().replace("version: 0.0.1", "version: 0.1.0", 1)
     tool = (HELLO / "tools" / "greet.py").read_text().replace("Hello", "Moin")
+    refusal = f'if name == "nobody":\n            raise ValueError({ODD_ENDS!r})\n        '
+    tool = tool.replace("count = ", f"{refusal}count = ", 1)
     return package_of(HELLO, scratch, files={"manifest.yaml": manifest, "tools/greet.py": tool})
 
 
@@ -78,6 +80,9 @@ def test_a_tool_is_installed_used_upgraded_removed_and_comes_back(desk: Desk, tm
     assert desk.greet("Ada").startswith("Hello, Ada!")
     new = upgrade(desk, old, newer(tmp_path))
     assert desk.greet("Ada").startswith("Moin, Ada!")
+    with pytest.raises(Refused) as refused:
+        desk.greet("nobody")
+    assert (refused.value.kind, refused.value.text) == ("ValueError", ODD_ENDS)
     asked = {"plugin_unique_identifiers": [old, new]}
     missing = client.post("management/installation/missing", asked)
     assert missing == [{"plugin_unique_identifier": old, "current_identifier": new}]
