@@ -22,7 +22,8 @@ class TidegateError(Exception):
 
     error_type: ClassVar[str] = "TidegateError"
 
-    def __init__(self, message: str, **details: Any) -> None:
+    # Positional only: the details of a plugin's own error may have any name, `message` too.
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details = details

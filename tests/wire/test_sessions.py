@@ -122,6 +122,15 @@ def test_T_P1_noise_of_every_kind_costs_no_session():
     assert len(heard.noises) == 7
 
 
+def test_an_error_that_is_no_message_any_more_is_named_by_its_size():
+    sessions, _ = made(limit=8 << 20)
+    ports = opened(sessions, "1", "2")
+    sessions.receive(line("1", "error", '{"message":"' + "x" * (1 << 20) + '"}'))
+    sessions.receive(line("2", "error", '{"message":"' + "x" * (1 << 19) + '"}'))
+    assert b"an error of 1048590 bytes, over 1048576" in ports[0].ends[0]
+    assert len(ports[1].ends[0]) > 1 << 19
+
+
 FLOODS = {
     "short lines": (b"x\n", True),
     "empty objects": (b"{}\n", True),

@@ -6,11 +6,12 @@ Ours come back as the class they were raised with; whatever else a plugin says a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tidegate.errors import CallFailed
+from tidegate.wire.session import UNREADABLE
 
 
 class _Error(msgspec.Struct):
@@ -45,14 +46,14 @@ def _classes(root: type[CallFailed]) -> dict[str, type[CallFailed]]:
 
 
 _OURS = _classes(CallFailed)
-_decode = msgspec.json.Decoder(_Error).decode
+_decode: Final = msgspec.json.Decoder(_Error).decode
 
 
 def failure_from(raw: bytes) -> CallFailed:
     """The exception for the body of an ERROR frame. Never raises, whatever the bytes are."""
     try:
         error = _decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         text = raw[:1024].decode("utf-8", "replace")
         wrapped = msgspec.json.encode({"error_type": "PluginFailed", "message": text, "args": None})
         return PluginFailed(wrapped, "PluginFailed", text)

@@ -22,7 +22,7 @@ from tidegate.errors import CallFailed, OutputSchemaViolation, ProtocolError
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.session import head_of
+from tidegate.wire.session import UNREADABLE, head_of
 
 log = get_log("calls")
 
@@ -128,7 +128,7 @@ class OutputRules:
         else:
             try:
                 kind = _decode_type(chunk).type.encode()
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except UNREADABLE:
                 kind = b""
         if kind not in MESSAGE_TYPES:
             return ProtocolError(
@@ -158,7 +158,7 @@ class OutputRules:
     def _decode(self, chunk: bytes) -> str | None:
         try:
             message = _decode_variable(chunk).message
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             message = None
         if not isinstance(message, dict):
             return "a variable message has no fields"

@@ -27,6 +27,7 @@ _encoder: Final = msgspec.json.Encoder(decimal_format="string")
 
 #: Body of a path that no route serves; ``code`` is a text here, and there is no ``data``.
 NOT_FOUND: Final = Response(404, b'{"code":"not_found","message":"route not found"}')
+_LONGEST_RETRY: Final = 86_400
 
 
 def success(data: Any) -> Response:
@@ -50,7 +51,8 @@ def failure(error: TidegateError, status: int | None = None) -> Response:
     body = error_envelope(refused.message, refused.error_type, refused.code)
     headers: tuple[tuple[str, str], ...] = ()
     retry = refused.details.get("retry_after")
-    if retry is not None:
+    # A plugin may have given itself this error, with anything in it.
+    if isinstance(retry, int | float) and retry <= _LONGEST_RETRY:
         headers = (("Retry-After", str(max(1, round(retry)))),)
     return Response(refused.status if status is None else status, body, headers=headers)
 

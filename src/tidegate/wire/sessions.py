@@ -39,6 +39,8 @@ _MAY_BE_A_MESSAGE: Final = b'"event"'
 #: looked into all the same, and texts that are handed on. A plugin's log takes no more either.
 _MOST_UNREADABLE: Final = 8192
 _MOST_NOISE: Final = 1000
+#: Longest error of a plugin in bytes: a traceback has some thousands.
+_MOST_ERROR: Final = 1 << 20
 _DAMAGED: Final = re.compile(rb'"event"\s*:\s*"session"')
 
 
@@ -190,7 +192,7 @@ class Sessions:
         elif message.type == "invoke" and message.data:
             self._listener.invoke(session_id, bytes(message.data))
         elif message.type == "error" and message.data:
-            self._conclude(session_id, port, self._clean(bytes(message.data)), dirty)
+            self._conclude(session_id, port, self._error_of(message.data), dirty)
         elif message.type in ("stream", "invoke", "error", ""):
             self.counters.damaged += 1
             error = ProtocolError(
@@ -202,6 +204,17 @@ class Sessions:
             self._conclude(
                 session_id, port, session_error("unknown_stream_message_type", error_text), dirty
             )
+
+    def _error_of(self, data: bytes) -> bytes:
+        size = len(memoryview(data))
+        if size <= _MOST_ERROR:
+            return self._clean(bytes(data))
+        # It is text in text on its way out: 30 MB of quotes become 120.
+        return MessageTooLarge(
+            f"the plugin ended the call with an error of {size} bytes, over {_MOST_ERROR}",
+            limit=_MOST_ERROR,
+            size=size,
+        ).as_json()
 
     def _conclude(self, session_id: str, port: Port, error: bytes, dirty: list[Port]) -> None:
         del self.ports[session_id]
