@@ -6,7 +6,7 @@ import pytest
 
 from tidegate.calls import PluginFailed
 from tidegate.calls.failures import _OURS, failure_from
-from tidegate.doors.dify.dispatch import refused
+from tidegate.doors.dify.opening import refused
 from tidegate.doors.envelope import failure
 from tidegate.errors import Overloaded
 
