@@ -108,10 +108,11 @@ class Backend:
     redis: RedisServer | None = None
 
     @contextmanager
-    def fresh(self, *, migrated: bool = True) -> Iterator[dict[str, str]]:
+    def fresh(self, *, migrated: bool = True, ends: bool = True) -> Iterator[dict[str, str]]:
         """A database and a key prefix of somebody's own, as settings; none when embedded.
 
-        The test fails when a connection to it outlives this.
+        The test fails when a connection to it outlives this; ``ends`` off is for a host in the
+        test's own process, whose connections end with it.
         """
         if self.copies is None or self.postgres is None or self.redis is None:
             yield {}
@@ -120,7 +121,8 @@ class Backend:
         with made as environ:
             prefix = f"tidegate-{uuid.uuid4().hex}"
             yield {**environ, **self.redis.environ, "REDIS_KEY_PREFIX": prefix}
-            _no_connection(self.postgres, environ["DB_DATABASE"])
+            if ends:
+                _no_connection(self.postgres, environ["DB_DATABASE"])
 
 
 def _no_connection(server: PostgresServer, database: str) -> None:

@@ -5,7 +5,7 @@ with running_stack(home, TIDEGATE_OUTPUT_SCHEMA="enforce") as stack:
     stack.call("tidegate/hello", "tool/invoke", {...})
 
 A test that has to hold on both databases and brokers takes the fixture ``either_stack`` (import it
-by its name); it costs a start more, so few do.
+by its name), or makes its own with ``backend.fresh()`` of databases.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 from gevent import monkey
 
+from tests.databases import Backend
 from tests.hosting import working_path
 from tests.servers import PostgresServer, RedisServer
 
@@ -305,18 +306,11 @@ def on_servers(postgres: PostgresServer, redis: RedisServer) -> Iterator[dict[st
         yield {**environ, **redis.environ, "REDIS_KEY_PREFIX": f"tidegate-{uuid.uuid4().hex}"}
 
 
-@pytest.fixture(scope="module", params=["embedded", "servers"])
-def either_stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """One Tidegate per module on SQLite and the embedded broker, then on PostgreSQL and Redis."""
-    home = tmp_path_factory.mktemp(request.param) / "tidegate"
-    if request.param == "embedded":
-        with running_stack(home) as stack:
-            yield stack
-        return
-    servers = (request.getfixturevalue("postgres"), request.getfixturevalue("redis"))
-    with on_servers(*servers) as variables, running_stack(home, **variables) as stack:
+@pytest.fixture(scope="module")
+def either_stack(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One Tidegate per module on each backend, which finds an empty database."""
+    home = tmp_path_factory.mktemp(backend.kind) / "tidegate"
+    with backend.fresh(migrated=False) as variables, running_stack(home, **variables) as stack:
         yield stack
 
 

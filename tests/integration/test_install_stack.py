@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.hosting import working_path
-from tests.stack import Stack, running_stack, wait_until
+from tests.stack import TENANT, Stack, running_stack, wait_until
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import build_package
 
@@ -26,9 +32,10 @@ BROKEN = b"import sys\nsys.stderr.write('no luck today\\n')\nsys.exit(3)\n"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
     """One Tidegate for these tests."""
-    with running_stack(tmp_path_factory.mktemp("home") / "tidegate") as stack:
+    home = tmp_path_factory.mktemp("home") / "tidegate"
+    with backend.fresh() as servers, running_stack(home, **servers) as stack:
         yield stack
 
 
@@ -123,3 +130,132 @@ def test_T_K8_an_install_outlives_its_host(stack: Stack) -> None:
 def _status(stack: Stack, task_id: str) -> str:
     task = stack.data("GET", f"install/tasks/{task_id}")
     return str(task["plugins"][0]["status"])
+
+
+# --------------------------------------------------------------------------- many at once, cancel
+
+
+def test_T10_a_hundred_parallel_installs_are_one_job_and_one_environment(stack: Stack) -> None:
+    """Nothing is built yet: what stands in [tool.uv] makes the environment this test's own."""
+    own = f'\n[tool.uv]\ncache-keys = [{{ file = "{uuid.uuid4().hex}" }}]\n'.encode()
+    project = (HELLO / "pyproject.toml").read_bytes() + own
+    identifier = stack.upload(unique(pyproject_toml=project))
+    with ThreadPoolExecutor(100) as clicks:
+        [task_id] = set(clicks.map(lambda _: begin_install(stack, identifier), range(100)))
+    assert stack.wait_task(task_id)["status"] == "success"
+    user = PluginIdentifier.parse(identifier).folder.replace("/", "+")
+    users = (working_path() / ".environments").glob(f"*.users/{user}")
+    [key] = {path.parent.name.removesuffix(".users") for path in users}
+    built = [line for line in logs(stack).splitlines() if "environment built" in line]
+    assert sum(key in line for line in built) == 1
+    assert stack.tool("tidegate/hello", "greet", {"name": "tide"}).error is None
+    uninstall(stack, identifier)
+    wait_until(lambda: is_gone(stack, identifier), 30)
+    wait_until(lambda: not (working_path() / ".environments" / key).exists(), 30)
+
+
+def test_T10_a_cancelled_install_answers_at_once_and_leaves_nothing(stack: Stack) -> None:
+    """It hangs while it starts, which is as long as an installation can take."""
+    identifier = stack.upload(unique(main_py=b"import time\ntime.sleep(3600)\n"))
+    task_id = begin_install(stack, identifier)
+    wait_until(lambda: runs(identifier), 60)
+    began = time.monotonic()
+    assert stack.data("POST", f"install/tasks/{task_id}/delete") is True
+    assert time.monotonic() - began < 2
+    _, raw = stack.ask("GET", f"/plugin/{TENANT}/management/install/tasks/{task_id}")
+    assert json.loads(raw)["code"] != 0, "the task is gone"
+    wait_until(lambda: is_gone(stack, identifier) and not runs(identifier), 30)
+    assert stack.data("GET", f"fetch/identifier?plugin_unique_identifier={identifier}") is False
+
+
+def runs(identifier: str) -> bool:
+    """Whether a process of this version is there."""
+    folder = str(folder_of(identifier))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(process / "cwd") == folder:
+                return True
+    return False
+
+
+def logs(stack: Stack) -> str:
+    """All that the roles have said."""
+    return "".join(path.read_text() for path in (stack.home / "logs").glob("*.log"))
+
+
+# --------------------------------------------------------------------------- under calls
+
+
+def test_installing_upgrading_and_removing_under_calls_loses_none(stack: Stack) -> None:
+    """Each version is in a long call when its end is asked for; a neighbour is called meanwhile."""
+    beside = unique(manifest_yaml=manifest(b"name: hello", b"name: beside"))
+    stop = threading.Event()
+    with ThreadPoolExecutor(4) as calls:
+        steady = [calls.submit(greet_until, stop, stack, stack.install(beside))]
+        try:
+            first = stack.upload(unique())
+            second = stack.upload(unique(manifest_yaml=manifest(b"0.0.1", b"0.0.2")))
+            assert stack.wait_task(begin_install(stack, first))["status"] == "success"
+            steady.append(calls.submit(greet_until, stop, stack, "tidegate/hello"))
+            old = long_call(stack, calls)
+            upgrade(stack, first, second)
+            assert not old.done(), "the upgrade did not wait for it"
+            new = long_call(stack, calls)
+            stop.set()  # from here on, nobody may begin a call of it
+            assert all(call.result(60) for call in steady)
+            uninstall(stack, second)
+            assert [whole.result(60) for whole in (old, new)] == [LONG * SENTENCE] * 2
+        finally:
+            stop.set()
+    for identifier in (first, second):
+        wait_until(lambda identifier=identifier: is_gone(stack, identifier), 60)
+    [row] = stack.data("GET", "list?page=1&page_size=100")["list"]
+    uninstall(stack, row["plugin_unique_identifier"])
+
+
+LONG = 40
+"""Sentences of a long call: 6 words each, 50 ms after each word."""
+SENTENCE = "Hello, tide! Nice to meet you.\n"
+
+
+def manifest(before: bytes, after: bytes) -> bytes:
+    """That of the sample plugin, changed."""
+    return (HELLO / "manifest.yaml").read_bytes().replace(before, after)
+
+
+def greet_until(stop: threading.Event, stack: Stack, plugin: str) -> int:
+    """How many calls came back whole; the test fails at the first that did not."""
+    done = 0
+    while not stop.is_set():
+        assert greeting(stack, plugin) == SENTENCE
+        done += 1
+    return done
+
+
+def greeting(stack: Stack, plugin: str, count: int = 1, **more: Any) -> str:
+    parameters = {"name": "tide", "count": count}
+    data = {"provider": "hello", "tool": "greet", "tool_parameters": parameters, "credentials": {}}
+    answer = stack.call(plugin, "tool/invoke", data, **more)
+    assert answer.error is None, answer.error
+    return "".join(answer.texts)
+
+
+def long_call(stack: Stack, calls: ThreadPoolExecutor) -> Future[str]:
+    """A long call that has begun to stream."""
+    streams = threading.Event()
+    whole = calls.submit(
+        greeting, stack, "tidegate/hello", LONG, on_item=lambda item: streams.set()
+    )
+    assert streams.wait(30)
+    return whole
+
+
+def upgrade(stack: Stack, old: str, new: str) -> None:
+    asked = {
+        "original_plugin_unique_identifier": old,
+        "new_plugin_unique_identifier": new,
+        "source": "package",
+        "meta": {},
+    }
+    task = stack.wait_task(stack.data("POST", "install/upgrade", asked)["task_id"])
+    assert task["status"] == "success", task
