@@ -413,10 +413,7 @@ def test_switched_off_nobody_listens(tmp_path):
         assert off.port == 0
 
 
-@pytest.mark.parametrize(
-    "setting",
-    ["TIDEGATE_INSTANCE_SESSIONS", "TIDEGATE_PLUGIN_SESSIONS", "TIDEGATE_TENANT_SESSIONS"],
-)
+@pytest.mark.parametrize("whose", ["INSTANCE", "PLUGIN", "TENANT"])
 def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(tmp_path, whose):
     caps = {f"TIDEGATE_{whose}_SESSIONS": 1, "TIDEGATE_ADMISSION_WAIT": 0.7}
     with debugging_host(tmp_path, **caps) as world, world.developer() as developer:
