@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
 
+import gevent
 import msgspec
 from gevent.event import Event
 from gevent.pool import Group
@@ -80,7 +81,9 @@ class Elsewhere:
         if not isinstance(head, PluginHead) or head.relayed or not is_uuid(head.tenant):
             here(call)
         else:
-            self._routing.spawn(self._route, call, head, here)
+            routing = self._routing.spawn(self._route, call, head, here)
+            # A defect of ours must not leave the caller waiting for its deadline.
+            routing.link_exception(lambda failed: call.fail(_defect(failed).as_json()))
 
     def drain(self, grace: float) -> None:
         """Wait until nothing runs by way of here, ``grace`` seconds at most."""
@@ -151,6 +154,10 @@ class Elsewhere:
             known = LinkClient(place, key=self._key, on_notice=lambda body: None)
             self._clients[address] = known
         return known
+
+
+def _defect(failed: gevent.Greenlet) -> CallFailed:
+    return CallFailed(f"internal error: the call was not handed on: {failed.exception!r}")
 
 
 @final
