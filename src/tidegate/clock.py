@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Seconds that a long computation or a reader sleeps to let everybody else in. Not 0: then gevent
+#: runs what is ready, up to fifty times, before it looks at sockets and timers again - with pieces
+#: of 20 ms between, that was a second in which no request was heard.
+GIVE_WAY: Final = 1e-6
 
 
 class Clock(Protocol):

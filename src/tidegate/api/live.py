@@ -38,6 +38,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from tidegate.api.live_call import LiveCall, LiveMessage, Opener, decode_message
 from tidegate.api.streaming import OpenStreams
+from tidegate.clock import GIVE_WAY
 from tidegate.doors.dify import Dispatcher
 from tidegate.doors.routes import Request as HttpRequest
 from tidegate.doors.routes import Takeover
@@ -154,6 +155,7 @@ class LiveConnection:
             self._protocol.receive_data(data)
             for event in self._protocol.events():
                 self._handle(event)
+            gevent.sleep(GIVE_WAY)  # who sends faster than we read must not have us to himself
         except RemoteProtocolError as error:
             hint = error.event_hint
             self._close(hint.code if isinstance(hint, CloseConnection) else _PROTOCOL, str(error))

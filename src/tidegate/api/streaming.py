@@ -21,6 +21,7 @@ from tidegate.api.memory import Peak
 from tidegate.api.silence import Silences
 from tidegate.api.transmit import CHUNKED, hang_up, head, send_all
 from tidegate.api.watch import ClientWatch, LateWatches
+from tidegate.clock import GIVE_WAY
 from tidegate.doors.routes import AnswerHead, Outcome, Response, StreamResponse
 from tidegate.errors import CallFailed, DeadlineExceeded, IdleTimeout, ServerStopping
 from tidegate.runtime.drain import Drain
@@ -196,7 +197,7 @@ class SocketStream:
             if size >= _SLICE or end == len(bodies):
                 self._send([*pieces, *self._answer.events(bodies[start:end])])
                 pieces, start, size = [], end, 0
-                sleep(0)
+                sleep(GIVE_WAY)
 
     def _fail(self, pieces: list[bytes], error: CallFailed) -> tuple[Outcome, Response | None]:
         if self._gone:

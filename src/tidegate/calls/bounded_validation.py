@@ -30,6 +30,8 @@ import regex
 from jsonschema import exceptions, validators
 from jsonschema.protocols import Validator
 
+from tidegate.clock import GIVE_WAY
+
 #: Steps of one validation: some seconds of one core, in small pieces.
 MAX_STEPS: Final = 500_000
 #: Elements that a keyword may go through at a stretch: some tens of milliseconds.
@@ -80,7 +82,7 @@ class _Meter:
             raise TooCostly(f"more than {MAX_STEPS} steps")
         if self.until_rest < 0:
             self.until_rest = _PIECE
-            gevent.sleep(0)
+            gevent.sleep(GIVE_WAY)
 
 
 #: A greenlet has a context of its own, and others validate while one rests.

@@ -17,6 +17,7 @@ from gevent import socket as gsocket
 from gevent.event import Event
 from gevent.lock import RLock
 
+from tidegate.clock import GIVE_WAY
 from tidegate.errors import HostLost
 from tidegate.link import handshake
 from tidegate.link.outbox import Outbox
@@ -116,7 +117,9 @@ class _Connection:
                             self._owner.late_frames += 1
                     else:
                         self._take(number, kind, flags, body)
-                gevent.sleep(0)  # the consumers that were woken run before more is taken
+                # The consumers that were woken run before more is taken; and in a flood, sockets
+                # and timers are looked at as well.
+                gevent.sleep(GIVE_WAY if len(data) == _READ else 0)
         except (OSError, FrameError) as error:
             log.warning("link to the host lost", error=str(error))
         finally:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import socket
 from typing import Final, Protocol, final
 
+import gevent
 import msgspec
 from gevent import socket as gsocket
 
+from tidegate.clock import GIVE_WAY
 from tidegate.errors import SlowConsumer
 from tidegate.link.outbox import Outbox
 from tidegate.link.server_call import ServerCall
@@ -63,6 +65,8 @@ class Peer:
             while data := self._sock.recv(_READ):
                 for number, kind, flags, body in reader.feed(data):
                     self._take(number, kind, flags, body)
+                if len(data) == _READ:
+                    gevent.sleep(GIVE_WAY)  # a request of 200 MB must not have the host to itself
         except FrameError as error:
             log.error("link peer sent no frames; connection closed", error=str(error))
         except OSError as error:

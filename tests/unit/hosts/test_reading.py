@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 
 import gevent
 import pytest
 from gevent import monkey
 
 from tidegate.environments import ReadEnd
+from tidegate.hosts.debugging.instance import _Socket
 from tidegate.hosts.reading import read_all
 
 _MIB = 1 << 20
@@ -120,3 +122,29 @@ def test_a_connection_is_read_like_a_pipe_though_it_cannot_be_widened():
         read_all(Connection(), seen.take, seen.send)
     assert sum(seen.taken) == 3 * _MIB
     assert max(seen.taken) >= 64 << 10, "never so much at once that it would be widened"
+
+
+def test_T_P1_a_connection_that_is_never_empty_leaves_sockets_and_timers_their_turn() -> None:
+    """gevent's recv does not wait for what is there, and its sleep(0) looks at no timer."""
+    ours, theirs = socket.socketpair()
+    ticks = [0]
+    timer = gevent.get_hub().loop.timer(0.0005, 0.0005)
+    seen: list[int] = []
+
+    def take(data: bytes) -> None:
+        seen.append(ticks[0])
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+        theirs.sendall(b"x" * 100) if len(seen) < 100 else theirs.close()
+
+    timer.start(lambda: ticks.__setitem__(0, ticks[0] + 1))
+    theirs.sendall(b"x" * 100)
+    try:
+        read_all(_Socket(ours), take, lambda: None)
+    finally:
+        timer.stop()
+        timer.close()
+        ours.close()
+    # Nearly every read came after a timer's turn; sleep(0) gave it one in fifty, recv alone none.
+    assert len(set(seen)) > 50

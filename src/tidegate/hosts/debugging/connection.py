@@ -19,7 +19,7 @@ import gevent
 from gevent import get_hub, socket
 
 from tidegate.backcalls import Target
-from tidegate.clock import SYSTEM_CLOCK
+from tidegate.clock import GIVE_WAY, SYSTEM_CLOCK
 from tidegate.errors import RegistrationRefused, StorageUnavailable
 from tidegate.hosts.admission import Admission as SessionAdmission
 from tidegate.hosts.debugging.admission import BUSY, Admission, Limits, Visit
@@ -113,7 +113,7 @@ class Connection:
             if not data:
                 raise EOFError("it ended before the registration did")
             self._registration.feed(data)
-            gevent.sleep(0)  # a fast sender must not keep the others waiting
+            gevent.sleep(GIVE_WAY)  # a fast sender must not keep the others waiting
 
     def _tenant_of_key(self) -> str:
         workshop, key = self._workshop, self._registration.key
@@ -210,7 +210,7 @@ class Connection:
                 if not data:
                     return
                 drained += len(data)
-                gevent.sleep(0)
+                gevent.sleep(GIVE_WAY)
 
     def _say(self, line: bytes) -> None:
         with suppress(OSError):

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import gevent
 
 from tidegate.backcalls import Session
+from tidegate.clock import GIVE_WAY
 from tidegate.deadline import Deadline
 from tidegate.errors import CallFailed, FunctionFailed, FunctionUnreachable
 from tidegate.hosts.plugin_log import PluginLog
@@ -163,6 +164,7 @@ class Invocation:
         sessions.open(self.signed, port)
         spoke = False
         while sessions.ports and (piece := read_piece(response)):
+            gevent.sleep(GIVE_WAY)  # a socket that is never empty lets nobody else run
             dirty = sessions.receive(piece)
             spoke = spoke or bool(dirty)
             if heard.failure is not None and sessions.ports:
@@ -245,6 +247,6 @@ def _read_to_end(response: http.client.HTTPResponse) -> None:
     with gevent.Timeout(_LAST_BYTES, False):
         try:
             while read_piece(response):
-                pass
+                gevent.sleep(GIVE_WAY)
         except (OSError, http.client.HTTPException) as error:
             log.debug("function's answer not read to its end", error=str(error))
