@@ -136,10 +136,10 @@ def test_T_P1_a_connection_that_is_never_empty_leaves_sockets_and_timers_their_t
         end = time.monotonic() + 0.002
         while time.monotonic() < end:
             pass
-        theirs.sendall(b"x" * 100) if len(seen) < 100 else theirs.close()
+        theirs.sendall(b"x" * 20_000) if len(seen) < 100 else theirs.close()
 
     timer.start(lambda: ticks.__setitem__(0, ticks[0] + 1))
-    theirs.sendall(b"x" * 100)
+    theirs.sendall(b"x" * 20_000)
     try:
         read_all(_Socket(ours), take, lambda: None)
     finally:
