@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from tests.debugging import OTHER_TENANT, TENANT, DebugWorld, debugging_host
 from tests.hosting import Answer
@@ -215,6 +215,17 @@ def test_an_owner_that_is_away_ends_the_call_typed(hosts):
         answer = hosts.call(identifier, "echo").wait(10)
     assert answer.error_type == "HostLost"
     assert "127.0.0.1:1" in answer.error["message"]
+
+
+def test_a_call_is_served_here_when_the_rows_cannot_be_looked_at(tmp_path):
+    """A plugin that is a process needs no database to run."""
+    identifier = f"{PLUGIN}:0.0.1@{'b' * 64}"
+    with debugging_host(tmp_path) as world:
+        with world.database.write() as conn:
+            conn.execute(text("ALTER TABLE tidegate_debug_sessions RENAME TO away"))
+        answer = world.call(identifier, "echo", tenant=TENANT).wait(5)
+    assert answer.error_type == "PluginStartFailed"  # by its supervisor: there is no such package
+    assert "plugin runtime not found" in answer.error["message"]
 
 
 @pytest.mark.parametrize(
