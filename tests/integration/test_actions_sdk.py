@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import Backend
 from tests.hosting import PLUGINS
 from tests.stack import TENANT, Answer, Stack, running_stack
 from tidegate.packages import build_package
@@ -27,9 +28,9 @@ SUBSCRIPTION = {"endpoint": "https://d.example/t", "properties": {}, "expires_at
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home") / "tidegate"
-    with running_stack(home) as stack:
+    with backend.fresh() as servers, running_stack(home, **servers) as stack:
         for name in ("actor", "collector", "listener", "zoo"):
             stack.install(build_package(PLUGINS / name))
         yield stack

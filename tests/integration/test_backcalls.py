@@ -11,6 +11,7 @@ from gevent import socket
 from gevent.event import Event
 
 from tests.backcall_world import TENANT, World, back_call_world, results
+from tests.databases import Backend
 from tests.fake_dify import FakeDify, fake_dify, stream
 from tests.hosting import PLUGINS
 
@@ -62,13 +63,13 @@ def script(dify: FakeDify) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, backend: Backend):
     """One host with the backcaller, one Dify."""
-    with fake_dify() as dify:
+    with fake_dify() as dify, backend.fresh(ends=False) as servers:
         home = tmp_path_factory.mktemp("backcalls")
         script(dify)
         dify.keeps_alive = False
-        with back_call_world(home, **dify.environ) as world:
+        with back_call_world(home, **dify.environ, **servers) as world:
             backcaller = world.add(PLUGINS / "backcaller")
             world.ask(backcaller, "moderation")  # opens the link, which then stays,
             world.ask(backcaller, "storage", opt="set", key="k")  # and the database

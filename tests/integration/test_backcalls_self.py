@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from tests.backcall_world import TENANT, World, back_call_world, results
+from tests.databases import Backend
 from tests.hosting import PLUGINS
 from tidegate.backcalls.keyring import seal_credentials
 from tidegate.backcalls.vault import Vault
@@ -19,10 +20,11 @@ EXAMPLES = PLUGINS.parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, backend: Backend):
     """One host with the backcaller, the zoo and the sample tool; one back-call at a time."""
     home = tmp_path_factory.mktemp("self")
-    with back_call_world(home, TIDEGATE_BACKCALLS="self", TIDEGATE_BACKCALLS_AT_ONCE=1) as world:
+    environ = {"TIDEGATE_BACKCALLS": "self", "TIDEGATE_BACKCALLS_AT_ONCE": "1"}
+    with backend.fresh(ends=False) as servers, back_call_world(home, **environ, **servers) as world:
         world.add(PLUGINS / "zoo")
         world.add(EXAMPLES / "hello")
         backcaller = world.add(PLUGINS / "backcaller")

@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.databases import Backend
 from tests.fake_dify import FakeDify, fake_dify
 from tests.hosting import PLUGINS, package_of
 from tests.integration.test_backcalls import script
@@ -24,13 +25,13 @@ RUNS = 10
 
 
 @pytest.fixture(scope="module")
-def reentrant(tmp_path_factory) -> Iterator[tuple[FakeDify, Stack, str]]:
+def reentrant(tmp_path_factory, backend: Backend) -> Iterator[tuple[FakeDify, Stack, str]]:
     """A stack with as many connections as runs; its Dify answers tools by calling it again."""
     home = tmp_path_factory.mktemp("stack")
-    with fake_dify() as dify:
+    with fake_dify() as dify, backend.fresh() as servers:
         script(dify)
         dify.keeps_alive = False
-        variables = {"SERVER_WORKER_CONNECTIONS": str(RUNS), **dify.environ}
+        variables = {"SERVER_WORKER_CONNECTIONS": str(RUNS), **dify.environ, **servers}
         with running_stack(home / "h", **variables) as stack:
             plugin = stack.install(package_of(PLUGINS / "backcaller", home))
             dify.on("invoke/tool", lambda exchange: reenter(stack, plugin, exchange))
