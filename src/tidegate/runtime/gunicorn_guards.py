@@ -21,6 +21,7 @@ from gevent import events
 
 from tidegate.errors import PatchRefused
 from tidegate.runtime import boot, fingerprint, launcher
+from tidegate.runtime.fair_reading import read_in_turns
 from tidegate.runtime.home import prepare_home
 from tidegate.runtime.keepalive import keep_alive
 from tidegate.runtime.limits import OWN_FILES, most_connections, raise_open_files
@@ -95,6 +96,10 @@ def boot_worker(worker: Any, settings: Settings) -> None:
     )
     for listener in worker.sockets:
         keep_alive(listener, settings.tidegate_client_silence)
+    # Here, not above: nothing may be imported before the patch reached it.
+    from gunicorn.http.unreader import SocketUnreader
+
+    read_in_turns(SocketUnreader)
     grace = RELOAD_GRACE if worker.cfg.reload else settings.tidegate_grace
     _spawn_watcher(worker, min(grace, settings.tidegate_grace))
 
