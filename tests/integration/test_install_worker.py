@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from tests.databases import Databases
 from tests.servers import RedisServer, redis_fixture  # noqa: F401 - a fixture, by its name
 from tests.unit.installs.conftest import OTHER, TENANT, identifier, package
 from tidegate.installs import InstallAnswer, Installer
@@ -136,10 +137,11 @@ def embedded(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def on_redis(tmp_path: Path, redis: RedisServer) -> Iterator[Site]:
-    environ = {**redis.environ, "REDIS_KEY_PREFIX": tmp_path.name}
-    with _site(tmp_path, environ) as site:
-        yield site
+def on_servers(tmp_path: Path, redis: RedisServer, copies: Databases) -> Iterator[Site]:
+    with copies.copied() as database:
+        environ = {**database, **redis.environ, "REDIS_KEY_PREFIX": tmp_path.name}
+        with _site(tmp_path, environ) as site:
+            yield site
 
 
 def killed_in_the_middle(site: Site) -> None:
@@ -174,8 +176,8 @@ def test_T_I1_installs_survive_their_worker_on_the_embedded_broker(embedded: Sit
     killed_in_the_middle(embedded)
 
 
-def test_T_I1_installs_survive_their_worker_on_redis(on_redis: Site) -> None:
-    killed_in_the_middle(on_redis)
+def test_T_I1_installs_survive_their_worker_on_postgresql_and_redis(on_servers: Site) -> None:
+    killed_in_the_middle(on_servers)
 
 
 def test_a_worker_that_is_told_to_stop_leaves_a_long_install_within_seconds(
