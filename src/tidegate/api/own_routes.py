@@ -115,6 +115,11 @@ def host_readings(figures: dict[str, Any]) -> Iterator[metrics.Reading]:
         status[plugin_id] = max(known, _STATUS.get(one.get("phase", ""), 0.0))
     for plugin_id, value in status.items():
         yield metrics.RUNTIME_STATUS, (plugin_id, _LOCAL), value
+    for counted in figures.get("backcalls", ()):
+        if "count" in counted:
+            yield metrics.BACKCALLS, (counted["type"], counted["outcome"]), counted["count"]
+        else:
+            yield metrics.BACKCALL_SECONDS, (counted["type"],), counted["seconds"]
     for runtime, plugins in figures.get("elsewhere", {}).items():
         yield metrics.ACTIVE_PLUGINS, (runtime,), len(plugins)
         yield metrics.HOST_FIGURE, (f"{runtime}_sessions",), sum(plugins.values())

@@ -4,6 +4,7 @@
 kinds                   every type: permission, place at Dify, required fields
 target                  the seam to the plugin's process, and to whoever answers
 gate, desk              admission by the manifest; turns, greenlets, always an end
+tally                   how many there were, for /metrics
 dify, inner_client      Dify's inner API as the one who answers
 plugin_storage          storage: answered here, whoever answers the rest
 endpoint_secrets        secrets of endpoint settings, encrypted by Dify or here
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.backcalls.desk import Desk
 from tidegate.backcalls.kinds import KINDS, Kind
+from tidegate.backcalls.tally import TALLY
 from tidegate.backcalls.target import Answer, BackCall, Caller, Responder, Session, Target
 from tidegate.backcalls.unanswered import Unanswered, needs_dify
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "TALLY",
     "Answer",
     "BackCall",
     "Caller",

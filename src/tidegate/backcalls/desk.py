@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from time import monotonic
 from typing import Any, Final, final
 
 from gevent.lock import BoundedSemaphore
@@ -22,6 +23,7 @@ from gevent.pool import Group
 
 from tidegate.backcalls.gate import admit
 from tidegate.backcalls.kinds import Kind
+from tidegate.backcalls.tally import TALLY
 from tidegate.backcalls.target import Answer, BackCall, Caller, Responder, Session
 from tidegate.errors import BackCallFailed, BackCallInvalid, Overloaded, TidegateError
 from tidegate.settings import Settings
@@ -55,6 +57,7 @@ class Desk:
             kind, session = admit(call)
             self._check_load(call.caller, session, len(call.request))
         except TidegateError as error:
+            TALLY.refused(call.type)
             unsaid = call.caller.sparing.ask()
             if unsaid is not None:
                 log.warning("back-call refused", **_fields(call), error=str(error), unsaid=unsaid)
@@ -62,7 +65,9 @@ class Desk:
             return
         greenlet = self._running.spawn(self._serve, kind, call, session, answer)
         call.caller.held += len(call.request)
-        greenlet.rawlink(partial(_let_go, call))  # also when it is killed before it began
+        greenlet.rawlink(
+            partial(_let_go, call, kind, monotonic())
+        )  # also when it is killed before it began
         answer.on_abandoned = partial(greenlet.kill, block=False)
 
     def close(self) -> None:
@@ -82,12 +87,17 @@ class Desk:
         if caller.waiting >= _MOST_WAITING or (caller.held and caller.held + size > _MOST_HELD):
             raise _overloaded(caller)
 
-    def _serve(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
-        """Body of the back-call's greenlet. Whatever happens, the end is the last it does."""
+    def _serve(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> str:
+        """Body of the back-call's greenlet. Whatever happens, the end is the last it does.
+
+        Returns the outcome, for the tally.
+        """
+        outcome = "error"
         responder = self._storage if kind.type == "storage" else self._others
         try:
             with self._turn(call.caller, session):
                 responder.respond(kind, call, session, answer)
+            outcome = "success"
         except TidegateError as error:
             unsaid = call.caller.sparing.ask()
             if unsaid is not None:
@@ -98,6 +108,7 @@ class Desk:
             log.exception("back-call not answered", **_fields(call))
             answer.fail(f"{kind.failed}internal error: {error!r}", _typed(BackCallFailed("")))
         answer.end()
+        return outcome
 
     @contextmanager
     def _turn(self, caller: Caller, session: Session) -> Iterator[None]:
@@ -118,8 +129,11 @@ class Desk:
             lane.release()
 
 
-def _let_go(call: BackCall, greenlet: Any) -> None:
+def _let_go(call: BackCall, kind: Kind, began: float, greenlet: Any) -> None:
     call.caller.held -= len(call.request)
+    # killed with its session, it has no outcome of its own
+    outcome = greenlet.value if isinstance(greenlet.value, str) else "abandoned"
+    TALLY.ended(kind.type, outcome, began)
 
 
 def _overloaded(caller: Caller) -> Overloaded:

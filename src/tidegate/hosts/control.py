@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, final
 import gevent
 import msgspec
 
+from tidegate.backcalls import TALLY
 from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
 from tidegate.hosts.isolation import Isolation
@@ -181,6 +182,7 @@ class Control:
         more = {
             "isolation_rung": self._host.isolation.rung,
             "elsewhere": elsewhere_of(statuses),
+            "backcalls": TALLY.shown(),
         }
         _send(call, {**figures_of(self._host.supervisors), **more})
 

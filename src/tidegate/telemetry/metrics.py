@@ -167,6 +167,18 @@ RUNTIME_STATUS: Final = Figure(
     "1 ready, 0.5 starting, 0 stopped or failed.",
     labels=("plugin_id", "runtime_type"),
 )
+BACKCALLS: Final = Figure(
+    "tidegate_backcalls",
+    "Back-calls of plugins by how they ended: success, error, abandoned or refused.",
+    counter=True,
+    labels=("type", "outcome"),
+)
+BACKCALL_SECONDS: Final = Figure(
+    "tidegate_backcall_seconds",
+    "Seconds that admitted back-calls took, together.",
+    counter=True,
+    labels=("type",),
+)
 HOST_FIGURE: Final = Figure(
     "tidegate_host", "Figures of the host process by name.", labels=("figure",)
 )
@@ -180,6 +192,8 @@ FIGURES: Final = (
     SLOW_CONSUMERS,
     ACTIVE_PLUGINS,
     RUNTIME_STATUS,
+    BACKCALLS,
+    BACKCALL_SECONDS,
     HOST_FIGURE,
     HOST_UP,
 )

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from tests.unit.backcalls.conftest import PLUGIN, RecordedAnswer, back_call, session
-from tidegate.backcalls import Answer, BackCall, Caller, Desk, Kind, Session, open_target
+from tidegate.backcalls import TALLY, Answer, BackCall, Caller, Desk, Kind, Session, open_target
 from tidegate.errors import BackCallFailed, StartRefused
 from tidegate.settings import Settings
 
@@ -213,3 +213,39 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it():
     with pytest.raises(StartRefused, match="DIFY_INNER_API_KEY") as caught:
         open_target(Settings.load(environ))
     assert "cret" not in str(caught.value)
+
+
+def counted(type: str) -> dict[str, int]:
+    """How many back-calls of ``type`` this process counted, by outcome."""
+    rows = [one for one in TALLY.shown() if one["type"] == type and "count" in one]
+    return {str(one["outcome"]): int(str(one["count"])) for one in rows}
+
+
+def test_every_back_call_is_counted_once_by_how_it_ended(desk, work, caller):
+    before = counted("rerank")
+    ask(desk, back_call(Caller(PLUGIN, {}), "rerank", {}))
+    abandoned = ask(desk, back_call(caller, "rerank", {}))
+    while not work.running:
+        gevent.sleep()  # gives way until its greenlet began
+    abandoned.on_abandoned()
+    work.gate.set()
+    ask(desk, back_call(caller, "rerank", {})).wait()
+
+    def fail(answer):
+        raise BackCallFailed("it broke")
+
+    work.deed = fail
+    ask(desk, back_call(caller, "rerank", {})).wait()
+    while desk.running:
+        gevent.sleep()
+    gevent.sleep()  # links of a greenlet run in the turn after its end
+    grown = {name: count - before.get(name, 0) for name, count in counted("rerank").items()}
+    assert grown == {"refused": 1, "abandoned": 1, "success": 1, "error": 1}
+    assert any(one["type"] == "rerank" and "seconds" in one for one in TALLY.shown())
+
+
+def test_T_P1_types_that_are_none_make_one_series_of_metrics(desk, caller):
+    for number in range(100):
+        ask(desk, back_call(caller, f"nonsense{number}", {}))
+    assert not [one for one in TALLY.shown() if "nonsense" in str(one["type"])]
+    assert counted("unknown")["refused"] >= 100

@@ -20,7 +20,7 @@ from tidegate.calls import Calls, PluginCall, PluginFailed
 from tidegate.doors.plugins import structured, summary
 from tidegate.doors.plugins.deeds import DEEDS, Deed
 from tidegate.doors.plugins.providers import Provider, Providers
-from tidegate.errors import BackCallFailed, CallFailed
+from tidegate.errors import BackCallFailed, CallFailed, NeedsDify
 from tidegate.ids import session_id
 from tidegate.installs import Catalogue
 from tidegate.settings import Settings
@@ -50,6 +50,7 @@ class OwnAnswers:
         request = kind.read(call.request)
         if deed is None or (kind.type == "tool" and not _is_plugin_tool(request)):
             raise needs_dify(kind, self._settings.backcalls)
+        _require_no_chosen_credential(kind, request)
         try:
             if kind.type == "system_summary":
                 self._summarize(call, session, deed, request, answer)
@@ -176,6 +177,21 @@ def open_own_answers(settings: Settings, database: Database) -> OwnAnswers:
     calls = Calls(settings, on_notice=noticed)
     providers = Providers(database, catalogue, Vault(settings))
     return OwnAnswers(settings, calls, catalogue, providers)
+
+
+def _require_no_chosen_credential(kind: Kind, request: dict[str, Raw]) -> None:
+    """NeedsDify when one of several credentials is meant: ids of them are rows of Dify's.
+
+    Taking the one that the operator set would call in another account's name.
+    """
+    chosen = text_field(request, "credential_id")
+    if chosen:
+        raise NeedsDify(
+            f"{kind.failed}credential_id {chosen[:100]!r} names a credential that Dify keeps, and "
+            "TIDEGATE_BACKCALLS=self has only those of `tidegate credential set`: leave "
+            "credential_id out to use that, or set DIFY_INNER_API_URL",
+            call=kind.type,
+        )
 
 
 def _is_plugin_tool(request: dict[str, Raw]) -> bool:
