@@ -69,6 +69,7 @@ class Uploads:
         self._database = database
         self._shelf = shelf
         self._changed = changed
+        self._said: frozenset[str] = frozenset()
 
     def take(self, data: bytes, *, must_be_signed: bool) -> Uploaded:
         """Keep one package and its declaration. Called for each upload.
@@ -145,8 +146,7 @@ class Uploads:
 
     def _understand(self, data: bytes, *, must_be_signed: bool) -> _Understood:
         keys = TrustedKeys.load(self._settings)
-        for refused in keys.refused:
-            log.warning("trusted key not usable", key=refused)
+        self._say_refused(keys)
         signed = must_be_signed or self._settings.force_verifying_signature
         # pure computation of up to seconds: not on the hub's thread
         work = (self._settings, data, keys, signed)
@@ -155,6 +155,14 @@ class Uploads:
             raise bare(outcome)
         understood: _Understood = outcome
         return understood
+
+    def _say_refused(self, keys: TrustedKeys) -> None:
+        """Once per file and reason: the files are read at each upload, and stay as they are."""
+        for refused in keys.refused:
+            if refused not in self._said:
+                log.warning("trusted key not usable", key=refused)
+        # exactly what holds now: a key that was mended and broke again is said again
+        self._said = frozenset(keys.refused)
 
 
 def _understand_or_error(

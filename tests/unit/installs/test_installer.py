@@ -87,6 +87,23 @@ def test_a_package_signed_with_a_trusted_key_is_verified(
     assert uploaded.declaration["verified"]
 
 
+def test_a_key_that_cannot_be_used_is_logged_once_and_again_after_it_was_mended(
+    house: House, keys: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    def lines() -> int:
+        house.installer.upload(TENANT, package(), False)
+        return caplog.text.count("trusted key not usable")
+
+    trust(house, keys[1])
+    broken = house.settings.home.keys / "trusted" / "broken.pem"
+    assert [lines(), lines()] == [1, 1]
+    assert "broken.pem: is no public key" in caplog.records[-1].fields["key"]  # type: ignore[attr-defined]
+    broken.write_bytes(keys[1])
+    assert lines() == 1
+    broken.write_bytes(b"no key")
+    assert lines() == 2
+
+
 def test_D_30_a_reserved_author_needs_the_official_signature(
     house: House, keys: tuple[bytes, bytes]
 ) -> None:
