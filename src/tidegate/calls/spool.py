@@ -8,56 +8,97 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import IO, Final, final
 
 _LENGTH: Final = struct.Struct("<I")
 #: Bytes that one read gives back, more or less.
 READ_SIZE: Final = 1 << 20
+#: A file is given back when it was read, so that a reader who is always a little behind does not
+#: keep on the disk all that ever passed.
+SEGMENT: Final = 64 << 20
 
 
 @final
 class Spool:
     """A queue of byte strings on disk. Owned by one stream; not safe for several greenlets."""
 
-    __slots__ = ("_file", "_read_at", "_write_at")
+    __slots__ = ("_folder", "_segments", "size")
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._read_at = 0
-        self._write_at = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes that wait."""
-        return self._write_at - self._read_at
+        self._folder = folder
+        self._segments: deque[_Segment] = deque([_Segment(folder)])
+        #: Bytes that wait.
+        self.size = 0
 
     def append(self, body: bytes) -> None:
         """Put one body at the end; OSError when the disk does not take it."""
-        self._file.seek(self._write_at)
-        view = memoryview(_LENGTH.pack(len(body)) + body)
-        while view:
-            view = view[self._file.write(view) :]
-        self._write_at += _LENGTH.size + len(body)
+        if self._segments[-1].write_at >= SEGMENT:
+            self._segments.append(_Segment(self._folder))
+        self.size += self._segments[-1].append(body)
 
     def take(self) -> list[bytes]:
         """About :data:`READ_SIZE` bytes from the front, whole bodies, at least one."""
-        bodies: list[bytes] = []
-        taken = 0
-        self._file.seek(self._read_at)
-        while self._read_at < self._write_at and taken < READ_SIZE:
-            length = _LENGTH.unpack(self._read(_LENGTH.size))[0]
-            bodies.append(self._read(length))
-            taken += length
-            self._read_at += _LENGTH.size + length
-        if self._read_at == self._write_at:
-            self._file.truncate(0)
-            self._read_at = self._write_at = 0
+        first = self._segments[0]
+        before = first.waiting
+        bodies = first.take()
+        self.size -= before - first.waiting
+        if not first.waiting:
+            if len(self._segments) > 1:
+                self._segments.popleft().close()
+            else:
+                first.clear()
         return bodies
 
     def close(self) -> None:
         """Give the disk space back. Idempotent."""
+        for segment in self._segments:
+            segment.close()
+
+
+@final
+class _Segment:
+    """One of its files."""
+
+    __slots__ = ("_file", "_read_at", "write_at")
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._read_at = 0
+        self.write_at = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.write_at - self._read_at
+
+    def append(self, body: bytes) -> int:
+        """How many bytes that took."""
+        self._file.seek(self.write_at)
+        data = _LENGTH.pack(len(body)) + body
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self.write_at += len(data)
+        return len(data)
+
+    def take(self) -> list[bytes]:
+        bodies: list[bytes] = []
+        taken = 0
+        self._file.seek(self._read_at)
+        while self.waiting and taken < READ_SIZE:
+            length = _LENGTH.unpack(self._read(_LENGTH.size))[0]
+            bodies.append(self._read(length))
+            taken += length
+            self._read_at += _LENGTH.size + length
+        return bodies
+
+    def clear(self) -> None:
+        self._file.truncate(0)
+        self._read_at = self.write_at = 0
+
+    def close(self) -> None:
         self._file.close()
 
     def _read(self, size: int) -> bytes:

@@ -342,7 +342,7 @@ def test_a_spool_that_cannot_be_read_ends_the_call_typed_and_lets_go(tmp_path):
     for number in range(3):
         stream.push(b"%d" % number * 100)
     assert stream.take() == [b"first"]
-    stream._spool._file.truncate(50)  # as a disk does that lost a block
+    stream._spool._segments[0]._file.truncate(50)  # as a disk does that lost a block
     with pytest.raises(CallFailed, match="cannot be read"):
         stream.take()
     assert upstream.cancels == 1
