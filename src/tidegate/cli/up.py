@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from tidegate.runtime.launcher import launch, script
+from tidegate.runtime.launcher import script
+from tidegate.runtime.supervise import launch_up
 
 
 @click.command("up", short_help="Start and watch the four roles on this machine.")
@@ -27,4 +28,4 @@ def command(*, reload: bool, quiet: bool, show: bool, check: bool, examples: Pat
     # Absolute before the roles start: their own folder is another one.
     if home := os.environ.get("TIDEGATE_HOME", "").strip():
         os.environ["TIDEGATE_HOME"] = os.path.abspath(os.path.expanduser(home))
-    launch("up", [flag for flag, given in chosen.items() if given], after_ready=after)
+    launch_up([flag for flag, given in chosen.items() if given], after_ready=after)

@@ -1,10 +1,11 @@
-"""One way to start a role: ``tidegate api|worker|beat|host|up``, ending in the real program.
+"""One way to start a role: ``tidegate api|worker|beat|host``, ending in the real program.
 
     api      gunicorn -c python:tidegate.gunicorn_conf tidegate.app:app
     worker   celery -A tidegate.celery_entrypoint.celery worker -P gevent ...
     beat     python -m gevent.monkey --module celery -A tidegate.celery_entrypoint.celery beat
     host     python -I -S .../runtime/guard.py python -m tidegate.host_entrypoint
-    up       the four, supervised (runtime/supervise)
+
+``tidegate up`` is these four, supervised: runtime/supervise, which stands on this file.
 
 The commands take everything that is a setting from the environment, in the entry files, so that
 the debugger's template can name the same words. ``--print`` shows the command, ``--check`` does
@@ -49,17 +50,14 @@ def command_for(role: str, settings: Settings, extra: Sequence[str] = ()) -> lis
     return [*_program(role), *_arguments(role), *extra]
 
 
-def launch(role: str, argv: Sequence[str], *, after_ready: Sequence[str] = ()) -> NoReturn:
+def launch(role: str, argv: Sequence[str]) -> NoReturn:
     """Become ``role``, or say in one line why not. Called by the CLI and the scripts in ``dev/``.
 
-    ``after_ready`` is for ``up`` only: a command that is run once when all roles serve.
     Ends by exec, or by SystemExit: 0 after ``--print`` and ``--check``, 78 when refused.
     """
     wanted = [word for word in argv if word not in ("--print", "--check")]
     with refusals_end_the_process():
         settings = prepare_home(os.environ)
-        if role == "up":
-            _launch_up(settings, argv, after_ready)
         command = command_for(role, settings, wanted)
         if "--print" in argv:
             print(shlex.join(command))
@@ -130,28 +128,6 @@ def refuse(error: StartRefused, code: int | None = None) -> NoReturn:
     sys.stdout.flush()
     print(f"tidegate: {error.message}", file=sys.stderr, flush=True)
     raise SystemExit(error.exit_code if code is None else code) from None
-
-
-def _launch_up(settings: Settings, argv: Sequence[str], after_ready: Sequence[str]) -> NoReturn:
-    from tidegate.runtime.supervise import START_ORDER, run
-
-    commands = [command_for(role, settings) for role in START_ORDER]
-    if "--print" in argv:
-        print("\n".join(shlex.join(command) for command in commands))
-        raise SystemExit(0)
-    if "--check" in argv:
-        for role in START_ORDER:
-            check(role, settings)
-        print("\n".join(shlex.join(command) for command in commands))
-        raise SystemExit(0)
-    raise SystemExit(
-        run(
-            settings,
-            reload="--reload" in argv,
-            quiet="--quiet" in argv,
-            after_ready=after_ready,
-        )
-    )
 
 
 def _program(role: str) -> list[str]:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import ctypes
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import final
+from typing import NoReturn, final
 
 from tidegate.errors import StartRefused
 from tidegate.runtime import launcher
-from tidegate.runtime.home import take_lock
+from tidegate.runtime.home import prepare_home, take_lock
 from tidegate.runtime.readiness import api_address
 from tidegate.runtime.roles import DEATHS, Role, State
 from tidegate.settings import Settings
@@ -40,6 +41,25 @@ _LONGEST_PAUSE = 30.0
 _SLACK = 4.0
 _LINE_SHOWN = 300
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def launch_up(argv: Sequence[str], *, after_ready: Sequence[str] = ()) -> NoReturn:
+    """All of ``tidegate up``: prepare, check or run, end the process. Called by the CLI.
+
+    ``argv`` may hold --print, --check, --reload and --quiet. Ends by SystemExit: the code of
+    :func:`run`, 0 after --print and --check, 78 when refused.
+    """
+    with launcher.refusals_end_the_process():
+        settings = prepare_home(os.environ)
+        if "--check" in argv and "--print" not in argv:
+            for role in START_ORDER:
+                launcher.check(role, settings)
+        if "--print" in argv or "--check" in argv:
+            for role in START_ORDER:
+                print(shlex.join(launcher.command_for(role, settings)))
+            raise SystemExit(0)
+        reload, quiet = "--reload" in argv, "--quiet" in argv
+        raise SystemExit(run(settings, reload=reload, quiet=quiet, after_ready=after_ready))
 
 
 def run(
