@@ -5,7 +5,19 @@ kombu transport (``transport``) on an SQLite file (``queue_file``); who holds wh
 known by file locks (``owners``).
 """
 
+import sys
+
 from tidegate.jobs.broker import INSTALLS, UPKEEP, celery_settings
 from tidegate.jobs.sender import JobSender, Sender
 
-__all__ = ["INSTALLS", "UPKEEP", "JobSender", "Sender", "celery_settings"]
+__all__ = ["INSTALLS", "UPKEEP", "JobSender", "Sender", "celery_settings", "stop_waiting"]
+
+
+def stop_waiting() -> None:
+    """The worker stops: its consumer of the embedded broker looks up at once.
+
+    Called from a signal's handler; never waits. Does nothing with another broker.
+    """
+    loaded = sys.modules.get("tidegate.jobs.transport")  # kombu loads it where it is the broker
+    if loaded is not None:
+        loaded.Transport.stop_waiting()

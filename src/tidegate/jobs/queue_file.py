@@ -95,6 +95,12 @@ class QueueFile:
         return cls._open[path]
 
     @classmethod
+    def nudge_all(cls) -> None:
+        """Wake every waiter of this process. Never waits: signal handlers call it."""
+        for file in cls._open.values():
+            file.nudge()
+
+    @classmethod
     def after_fork(cls) -> None:
         """In a forked child: everything is opened anew, nothing of the parent's is closed.
 

@@ -24,6 +24,9 @@ from tidegate.telemetry.logs import get_log
 
 log = get_log("jobs")
 
+#: Seconds that a consumer waits for messages when its process stops.
+_LAST_WAIT = 0.02
+
 
 class QoS(virtual.QoS):  # type: ignore[misc]
     """What a channel was handed and has not answered: rows of the file, not memory."""
@@ -189,6 +192,19 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         exchange_type=frozenset(["direct", "topic", "fanout"])
     )
 
+    #: This process stops: nobody waits for messages any more.
+    _stopping: ClassVar[bool] = False
+
+    @classmethod
+    def stop_waiting(cls) -> None:
+        """Have consumers look up now, and from now on soon. Called when the worker stops.
+
+        Celery asks whether to stop between two calls of :meth:`drain_events` only, and waits two
+        seconds in each. Jobs are not touched: what was taken runs on or is given back.
+        """
+        cls._stopping = True
+        QueueFile.nudge_all()
+
     @property
     def default_connection_params(self) -> dict[str, Any]:
         """No host and no port: kombu would warn that it takes localhost."""
@@ -212,6 +228,10 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                     left = min(left, limit - time.monotonic())
                 if left <= 0:
                     raise socket.timeout from None  # noqa: UP041 - kombu's contract
+                if self._stopping:
+                    # not at once: a caller that does not know yet must not spin on the hub
+                    limit = time.monotonic()
+                    left = min(left, _LAST_WAIT)
                 self.file.wait(left)
 
     def driver_version(self) -> str:

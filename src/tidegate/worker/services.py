@@ -9,6 +9,7 @@ from typing import Any, final
 import gevent
 
 from tidegate.installs import HostControl, JobRunner
+from tidegate.jobs import stop_waiting
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 
@@ -42,6 +43,7 @@ class Services:
 
     def stop(self, **_: Any) -> None:
         """Called when the worker begins to stop: running jobs are given back."""
+        stop_waiting()
         if self._runner is not None:
             self._runner.stop()
 
