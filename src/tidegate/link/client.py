@@ -18,7 +18,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from tidegate.clock import GIVE_WAY
-from tidegate.errors import HostLost
+from tidegate.errors import CallFailed, HostLost
 from tidegate.link import handshake
 from tidegate.link.outbox import Outbox
 from tidegate.telemetry.logs import get_log
@@ -109,14 +109,21 @@ class _Connection:
         try:
             while data := self._sock.recv(_READ):
                 for number, kind, flags, body in reader.feed(data):
-                    if kind == _CHUNK and not flags and not self._more:
-                        sink = self.sinks.get(number)
-                        if sink is not None:
-                            sink.push(body)
+                    try:
+                        if kind == _CHUNK and not flags and not self._more:
+                            sink = self.sinks.get(number)
+                            if sink is not None:
+                                sink.push(body)
+                            else:
+                                self._owner.late_frames += 1
                         else:
-                            self._owner.late_frames += 1
-                    else:
-                        self._take(number, kind, flags, body)
+                            self._take(number, kind, flags, body)
+                    except FrameError:
+                        raise
+                    except Exception:
+                        # A defect of ours on one call's frame must not cost all that share the
+                        # connection.
+                        self._misunderstood(number)
                 # The consumers that were woken run before more is taken; and in a flood, sockets
                 # and timers are looked at as well.
                 gevent.sleep(GIVE_WAY if len(data) == _READ else 0)
@@ -145,6 +152,14 @@ class _Connection:
         except OSError as error:
             log.debug("link socket already gone", error=str(error))
 
+    def _misunderstood(self, number: int) -> None:
+        log.exception("a frame of the host was not understood; its call ends", call=number)
+        sink = self.sinks.get(number)
+        if sink is not None:
+            self.cancel(number)
+            sink.fail(CallFailed("what the host sent for this call was not understood").as_json())
+            sink.finish()
+
     def _take(self, number: int, kind: int, flags: int, body: bytes) -> None:
         if kind == Kind.NOTICE:
             self._owner.on_notice(body)
@@ -163,8 +178,8 @@ class _Connection:
         elif kind == Kind.ERROR:
             sink.fail(body)
         elif kind == Kind.END:
-            del self.sinks[number]
             sink.finish()
+            self.sinks.pop(number, None)
         else:
             raise FrameError(f"a server does not send kind {kind}")
 

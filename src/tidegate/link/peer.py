@@ -14,7 +14,7 @@ import msgspec
 from gevent import socket as gsocket
 
 from tidegate.clock import GIVE_WAY
-from tidegate.errors import SlowConsumer
+from tidegate.errors import CallFailed, SlowConsumer
 from tidegate.link.outbox import Outbox
 from tidegate.link.server_call import ServerCall
 from tidegate.telemetry.logs import get_log
@@ -79,7 +79,7 @@ class Peer:
         self.outbox.close()
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            call.cancelled()
+            self._cancel(call)
         self._sock.close()
         self._server.forget(self)
 
@@ -125,7 +125,7 @@ class Peer:
             if call is None:
                 self._server.late_frames += 1  # END and CANCEL crossed
             else:
-                call.cancelled()
+                self._cancel(call)
         else:
             raise FrameError(f"a client does not send kind {kind}")
 
@@ -137,4 +137,15 @@ class Peer:
         if number in self.calls:
             raise FrameError(f"call number {number} was used twice")
         call = self.calls[number] = ServerCall(self, number, head, payload)
-        self._server.handler.opened(call)
+        try:
+            self._server.handler.opened(call)
+        except Exception:
+            # A defect of ours on one call must not cost all that share the connection.
+            log.exception("a call could not be begun", plugin=getattr(head, "plugin", ""))
+            call.fail(CallFailed("the host could not begin this call; its log says why").as_json())
+
+    def _cancel(self, call: ServerCall) -> None:
+        try:
+            call.cancelled()
+        except Exception:
+            log.exception("the end of a call was not understood", call=call.number)

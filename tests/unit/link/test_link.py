@@ -322,3 +322,67 @@ def test_a_double_number_closes_the_connection(client, server, handler):
     wait_for(lambda: server.connections == 0)
     assert handler.cancelled == handler.calls
     call.cancel()
+
+
+class Clumsy(Collector):
+    """A sink with a defect in one of its three doors."""
+
+    def __init__(self, door):
+        super().__init__()
+        self._door = door
+
+    def _stumble(self, door):
+        if door == self._door:
+            self._door = ""
+            raise ValueError("a defect")
+
+    def push(self, body):
+        self._stumble("push")
+        super().push(body)
+
+    def fail(self, error):
+        self._stumble("fail")
+        super().fail(error)
+
+    def finish(self):
+        self._stumble("finish")
+        super().finish()
+
+
+@pytest.mark.parametrize("door", ["push", "fail", "finish"])
+def test_a_defect_on_one_calls_frame_costs_that_call_only(server, client, handler, door):
+    other, clumsy = Collector(), Clumsy(door)
+    client.open(head("silent"), b"", other)
+    client.open(head("error"), b"", clumsy)
+    assert clumsy.ended.wait(5)
+    assert b"not understood" in clumsy.errors[-1]
+    handler.calls[0].send(b"1")
+    handler.calls[0].finish()
+    assert other.ended.wait(5)
+    assert (other.bodies, other.errors) == ([b"1"], [])
+
+
+def test_a_call_that_the_host_cannot_begin_or_end_costs_that_call_only(server, client, handler):
+    other, broken = Collector(), Collector()
+    client.open(head("silent"), b"", other)
+    assert handler.arrived.wait(5)
+
+    def defect(*_):
+        raise ValueError("a defect")
+
+    opened, handler.opened = handler.opened, defect
+    client.open(head("silent"), b"", broken)
+    assert broken.ended.wait(5)
+    assert b"could not begin" in broken.errors[0]
+    handler.opened = opened
+    handler.arrived.clear()
+    leaving = client.open(head("silent"), b"", Collector())
+    assert handler.arrived.wait(5)
+    handler.calls[-1].on_cancel = defect
+    leaving.cancel()
+    echo = Collector()
+    client.open(head("echo"), b"2", echo)
+    assert echo.ended.wait(5)
+    handler.calls[0].finish()
+    assert other.ended.wait(5)
+    assert other.errors == []
