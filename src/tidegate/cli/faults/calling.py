@@ -51,7 +51,9 @@ class Server:
         """One call, read to its end; its chunks are checked when they are numbered."""
         outcome, began = Outcome(), time.monotonic()
         try:
-            self._read(self._ask(plugin, deed, given), outcome, numbered=deed == "tick")
+            with contextlib.closing(self._connection()) as connection:
+                response = self._ask(connection, plugin, deed, given)
+                self._read(response, outcome, numbered=deed == "tick")
         except TimeoutError:
             outcome.end = HUNG
         except (OSError, http.client.HTTPException) as error:
@@ -75,9 +77,17 @@ class Server:
 
     # ------------------------------------------------------------------ reading
 
-    def _ask(self, plugin: str, deed: str, given: Mapping[str, object]) -> Any:
+    def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=self.patience)
+        return kind(str(self._parts.hostname), self._parts.port, timeout=self.patience)
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        plugin: str,
+        deed: str,
+        given: Mapping[str, object],
+    ) -> Any:
         path, headers, body = self._request(plugin, deed, given)
         connection.request("POST", path, body, headers)
         return connection.getresponse()
