@@ -8,7 +8,7 @@ from typing import Any
 from tidegate.api.application import Application, Load
 from tidegate.api.health_routes import health_routes
 from tidegate.api.live import LiveDoor
-from tidegate.api.own_routes import own_routes
+from tidegate.api.own_routes import own_routes, sharing_for
 from tidegate.api.streaming import OpenStreams
 from tidegate.backcalls.endpoint_secrets import open_endpoint_secrets
 from tidegate.calls import Calls, RuleBook
@@ -24,6 +24,7 @@ from tidegate.runtime.drain import Drain
 from tidegate.settings import Settings
 from tidegate.storage import Database
 from tidegate.storage.blobs import open_blobs
+from tidegate.telemetry.sharing import Sharing
 
 
 def build_application(settings: Settings, drain: Drain) -> Application:
@@ -31,7 +32,12 @@ def build_application(settings: Settings, drain: Drain) -> Application:
 
     ``drain`` tells the open streams that the process stops.
     """
-    application = application_for(services_for(settings), drain)
+    services = services_for(settings)
+    sharing = sharing_for(settings, services.calls)
+    # A process that only lists the routes (`make docs`) has not prepared its data folder.
+    if settings.prometheus_enabled and settings.home.run.is_dir():
+        sharing.start()
+    application = application_for(services, drain, sharing)
     # What is loaded now lives as long as the process: a collection that walks it all would stop
     # every stream for a tenth of a second.
     gc.collect()
@@ -69,9 +75,15 @@ def services_for(settings: Settings) -> Services:
     )
 
 
-def application_for(services: Services, drain: Drain) -> Application:
-    """The application on rooms that exist already; for tests that bring their own."""
+def application_for(
+    services: Services, drain: Drain, sharing: Sharing | None = None
+) -> Application:
+    """The application on rooms that exist already; for tests that bring their own.
+
+    Without ``sharing`` it shows its siblings' metrics and writes none for them.
+    """
     settings = services.settings
+    sharing = sharing or sharing_for(settings, services.calls)
     load = Load()
     streams = OpenStreams(drain, settings.tidegate_client_silence)
     dispatcher = Dispatcher(services)
@@ -80,7 +92,7 @@ def application_for(services: Services, drain: Drain) -> Application:
     table = openapi.table = RouteTable(
         [
             openapi.route(),
-            *own_routes(settings, services.calls, load, live),
+            *own_routes(settings, services.calls, load, live, sharing),
             *health_routes(services, drain),
             *dify_routes(services, dispatcher),
             *debugging_routes(services),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final, final
 
 import msgspec
@@ -21,6 +22,8 @@ from tidegate.runtime.fingerprint import fingerprint
 from tidegate.settings import Settings
 from tidegate.telemetry import metrics
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sharing import Sharing
+from tidegate.telemetry.snapshots import FOLDER
 
 log = get_log("api")
 
@@ -30,9 +33,11 @@ _LOCAL: Final = "local"
 _STATUS: Final = {"up": 1.0, "starting": 0.5}
 
 
-def own_routes(settings: Settings, calls: Calls, load: Load, live: LiveDoor) -> list[Route]:
+def own_routes(
+    settings: Settings, calls: Calls, load: Load, live: LiveDoor, sharing: Sharing
+) -> list[Route]:
     """All rows of this module. Called once per process."""
-    own = _OwnRoutes(settings, calls, load)
+    own = _OwnRoutes(settings, calls, load, sharing)
     routes = [
         Route(
             "GET", HEALTH_PATH, own.show_health, "Alive, and how busy.", Auth.NONE, kind=Kind.RAW
@@ -55,10 +60,11 @@ def own_routes(settings: Settings, calls: Calls, load: Load, live: LiveDoor) -> 
 
 @final
 class _OwnRoutes:
-    def __init__(self, settings: Settings, calls: Calls, load: Load) -> None:
+    def __init__(self, settings: Settings, calls: Calls, load: Load, sharing: Sharing) -> None:
         self._settings = settings
         self._calls = calls
         self._load = load
+        self._sharing = sharing
 
     def show_health(self, request: Request) -> Response:
         total = self._settings.routine_pool_size
@@ -78,15 +84,11 @@ class _OwnRoutes:
         return success({"api": fingerprint("api"), "host": self._ask("runtime")})
 
     def show_metrics(self, request: Request) -> Response:
-        return Response(200, metrics.render(self._readings()), metrics.CONTENT_TYPE)
+        # The host first, which is waited for: what is added up after it is as of now.
+        host = list(self._host_readings())
+        return Response(200, self._sharing.show(host), metrics.CONTENT_TYPE)
 
-    def _readings(self) -> Iterator[metrics.Reading]:
-        yield metrics.STREAMS_OPENED, (), COUNTERS.opened
-        yield metrics.STREAMS_CLOSED, (), COUNTERS.closed
-        yield metrics.CHUNKS_DROPPED, (), COUNTERS.dropped
-        yield metrics.SPOOLED_BYTES, (), COUNTERS.spooled_bytes
-        yield metrics.SLOW_CONSUMERS, (), COUNTERS.slow
-        yield metrics.FRAMES_LATE, (), self._calls.late_frames
+    def _host_readings(self) -> Iterator[metrics.Reading]:
         figures = self._ask("figures")
         yield metrics.HOST_UP, (), float(figures is not None)
         if figures is not None:
@@ -100,6 +102,20 @@ class _OwnRoutes:
         except CallFailed as error:
             log.debug("host did not answer", op=op, error=str(error))
         return None
+
+
+def sharing_for(settings: Settings, calls: Calls) -> Sharing:
+    """This api process's part in the metrics of all, with what ``calls`` counts by itself."""
+    return Sharing(settings.home.run / FOLDER, "api", partial(_call_readings, calls))
+
+
+def _call_readings(calls: Calls) -> Iterator[metrics.Reading]:
+    yield metrics.STREAMS_OPENED, (), COUNTERS.opened
+    yield metrics.STREAMS_CLOSED, (), COUNTERS.closed
+    yield metrics.CHUNKS_DROPPED, (), COUNTERS.dropped
+    yield metrics.SPOOLED_BYTES, (), COUNTERS.spooled_bytes
+    yield metrics.SLOW_CONSUMERS, (), COUNTERS.slow
+    yield metrics.FRAMES_LATE, (), calls.late_frames
 
 
 def host_readings(figures: dict[str, Any]) -> Iterator[metrics.Reading]:

@@ -26,6 +26,7 @@ from tidegate.runtime.home import prepare_home
 from tidegate.runtime.keepalive import keep_alive
 from tidegate.runtime.limits import OWN_FILES, most_connections, raise_open_files
 from tidegate.settings import Settings
+from tidegate.telemetry.snapshots import FOLDER, forget_the_gone
 
 COMMAND = "tidegate api"
 #: Gunicorn's WORKER_BOOT_ERROR: halt the server.
@@ -79,6 +80,8 @@ def refuse_in_master(server: Any, settings: Settings) -> None:
         _require_no_preload(server.cfg)
         if not (os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS")):
             _require_free_port(server.cfg)
+    # What follows is one start of api, for metrics: workers that it replaces stay counted.
+    forget_the_gone(settings.home.run / FOLDER)
     if server.cfg.reload:
         server.cfg.set("graceful_timeout", math.ceil(RELOAD_GRACE) + 1)
 

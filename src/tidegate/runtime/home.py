@@ -1,6 +1,6 @@
 """The data folder: where it is, its places, its keys and its locks.
 
-    <TIDEGATE_HOME>/run/    sockets, pid files, fingerprints, locks      0700
+    <TIDEGATE_HOME>/run/    sockets, pid files, fingerprints, locks, what was counted  0700
                     logs/   <role>.log, plugins/<author>/<name>.log      0700
                     keys/   server.key, made at the first start          0700, files 0600
 

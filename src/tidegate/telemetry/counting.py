@@ -7,16 +7,22 @@ Never touched by native threads.
 
     REQUESTS = CounterFamily("requests", "Requests answered.", ("method",))
     REQUESTS.labels("GET").inc()
+
+What is shown is the sum over processes: a family hands out its samples as plain numbers
+(:mod:`tidegate.telemetry.snapshots`), and shows numbers that were added up.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from typing import Any, Protocol, cast, final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+
+from tidegate.telemetry.snapshots import Samples
 
 
 @final
@@ -36,6 +42,10 @@ class Number:
         """Less; for gauges."""
         self.value -= by
 
+    def sample(self) -> list[float]:
+        """As numbers that can be added to those of another process."""
+        return [self.value]
+
 
 @final
 class Distribution:
@@ -53,17 +63,17 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def cumulated(self) -> list[tuple[str, float]]:
-        """(upper bound, observations up to it), the last one without bound."""
-        seen, shown = 0, []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            seen += count
-            shown.append((bound, float(seen)))
-        return shown
+    def sample(self) -> list[float]:
+        """Observations per bucket, then the sum: numbers that can be added to another's."""
+        return [*self.counts, self.sum]
 
 
-class Family[Child]:
-    """One metric with a child for each set of label values. Follows prometheus' Collector."""
+class _Child(Protocol):
+    def sample(self) -> list[float]: ...
+
+
+class Family[Child: _Child]:
+    """One metric with a child for each set of label values."""
 
     def __init__(
         self, kind: str, name: str, text: str, labels: tuple[str, ...], make: Callable[[], Child]
@@ -89,22 +99,22 @@ class Family[Child]:
         """The child of a metric without labels."""
         return self.labels()
 
-    def describe(self) -> Iterable[Metric]:
-        """For the registry, which must not ask for values while a module is imported."""
-        return (Metric(self.name, self.text, self.kind),)
+    def samples(self) -> Samples:
+        """What this process counted."""
+        return [(values, child.sample()) for values, child in self.children.items()]
 
-    def collect(self) -> Iterable[Metric]:
-        """Everything that was counted, for the exposition."""
+    def shown(self, totals: Mapping[tuple[str, ...], list[float]]) -> Metric:
+        """For the exposition: samples of this metric that were added up."""
         family = self._shown()
-        for values, child in list(self.children.items()):
-            self._add(family, values, child)
-        return (family,)
+        for values, numbers in totals.items():
+            self._add(family, values, numbers)
+        return cast(Metric, family)
 
     def _shown(self) -> Any:
         raise NotImplementedError
 
-    def _add(self, family: Any, values: tuple[str, ...], child: Child) -> None:
-        family.add_metric(values, child.value)  # type: ignore[attr-defined]
+    def _add(self, family: Any, values: tuple[str, ...], numbers: list[float]) -> None:
+        family.add_metric(values, numbers[0])
 
 
 @final
@@ -137,9 +147,14 @@ class HistogramFamily(Family[Distribution]):
         self, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]
     ) -> None:
         super().__init__("histogram", name, text, labels, lambda: Distribution(bounds))
+        self._bounds = (*map(str, bounds), "+Inf")
 
     def _shown(self) -> HistogramMetricFamily:
         return HistogramMetricFamily(self.name, self.text, labels=self.label_names)
 
-    def _add(self, family: Any, values: tuple[str, ...], child: Distribution) -> None:
-        family.add_metric(values, buckets=child.cumulated(), sum_value=child.sum)
+    def _add(self, family: Any, values: tuple[str, ...], numbers: list[float]) -> None:
+        *counts, total = numbers
+        if len(counts) != len(self._bounds):  # of a version with other buckets, before a reload
+            return
+        buckets = list(zip(self._bounds, accumulate(counts), strict=True))
+        family.add_metric(values, buckets=buckets, sum_value=total)

@@ -1,13 +1,14 @@
 """Every metric, once: names of the reference where it has one (spec/http/07 section 7.1).
 
-:data:`COUNTED` are counted by the process that they happen in (:mod:`tidegate.telemetry.counting`);
-:data:`FIGURES` are read elsewhere when somebody asks for /metrics/.
+:data:`COUNTED` are counted by the process that they happen in (:mod:`tidegate.telemetry.counting`)
+and shown as the sum over processes (:mod:`tidegate.telemetry.sharing`); :data:`FIGURES` are kept
+by other rooms, here or in the host, and read when somebody asks for /metrics/.
 ``docs/reference/metrics.md`` is generated from this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
@@ -15,10 +16,11 @@ from typing import Final, final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from tidegate.telemetry.counting import CounterFamily, GaugeFamily, HistogramFamily
+from tidegate.telemetry.snapshots import Snapshot, Totals
 
-REGISTRY: Final = CollectorRegistry()
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Calls of plugins take from milliseconds to their limit of ten minutes.
@@ -86,8 +88,6 @@ COUNTED: Final = (
     LIVE_CONNECTIONS,
     REQUESTS_REFUSED,
 )
-for _family in COUNTED:
-    REGISTRY.register(_family)
 
 
 @final
@@ -202,8 +202,45 @@ FIGURES: Final = (
 type Reading = tuple[Figure, tuple[str, ...], float]
 
 
-def render(readings: Iterable[Reading] = ()) -> bytes:
-    """The text that /metrics/ serves: this process's metrics, then what was read elsewhere."""
+def snapshot(readings: Iterable[Reading] = ()) -> Snapshot:
+    """What this process counted until now, with ``readings`` of counters that its rooms keep."""
+    taken = Snapshot()
+    for family in COUNTED:
+        kept = taken.current if family.kind == "gauge" else taken.grown
+        if samples := family.samples():
+            kept[family.name] = samples
+    for figure, values, value in readings:
+        taken.grown.setdefault(figure.name, []).append((values, [value]))
+    return taken
+
+
+def render(readings: Iterable[Reading] = (), totals: Totals | None = None) -> bytes:
+    """The text that /metrics/ serves: what was added up (this process's alone without ``totals``),
+    then what was read elsewhere.
+    """
+    if totals is None:
+        totals = Totals()
+        own = snapshot()
+        totals.add(own.grown)
+        totals.add(own.current)
+    registry = CollectorRegistry()
+    registry.register(_Families([*_added_up(totals), *_read(_with_figures(totals, readings))]))
+    return generate_latest(registry)
+
+
+def _added_up(totals: Totals) -> Iterator[Metric]:
+    for family in COUNTED:
+        yield family.shown(totals.values.get(family.name, {}))
+
+
+def _with_figures(totals: Totals, readings: Iterable[Reading]) -> Iterator[Reading]:
+    for figure in FIGURES:
+        for values, numbers in totals.values.get(figure.name, {}).items():
+            yield figure, values, numbers[0]
+    yield from readings
+
+
+def _read(readings: Iterable[Reading]) -> list[CounterMetricFamily | GaugeMetricFamily]:
     families: dict[Figure, CounterMetricFamily | GaugeMetricFamily] = {}
     for figure, values, value in readings:
         family = families.get(figure)
@@ -211,17 +248,15 @@ def render(readings: Iterable[Reading] = ()) -> bytes:
             kind = CounterMetricFamily if figure.counter else GaugeMetricFamily
             family = families[figure] = kind(figure.name, figure.text, labels=figure.labels)
         family.add_metric(values, value)
-    elsewhere = CollectorRegistry()
-    elsewhere.register(_Families(list(families.values())))
-    return generate_latest(REGISTRY) + generate_latest(elsewhere)
+    return list(families.values())
 
 
 @final
 class _Families:
     """What prometheus_client wants of a collector, around families that are there already."""
 
-    def __init__(self, families: list[CounterMetricFamily | GaugeMetricFamily]) -> None:
+    def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
-    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         return self._families

@@ -12,6 +12,8 @@ from tidegate.installs import HostControl, JobRunner
 from tidegate.jobs import stop_waiting
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sharing import Sharing
+from tidegate.telemetry.snapshots import FOLDER
 
 log = get_log("worker")
 
@@ -38,7 +40,12 @@ class Services:
             return self._runner
 
     def begin(self, **_: Any) -> None:
-        """Called when the worker is ready: what this machine lacks is built, behind its back."""
+        """Called when the worker is ready: what this machine lacks is built, behind its back.
+
+        From now on api sees what is counted here (installations).
+        """
+        if self._settings.prometheus_enabled:
+            Sharing(self._settings.home.run / FOLDER, "worker").start()
         gevent.spawn(self._reconcile)
 
     def stop(self, **_: Any) -> None:

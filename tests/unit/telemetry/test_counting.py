@@ -9,10 +9,17 @@ from tidegate.telemetry import metrics
 from tidegate.telemetry.counting import CounterFamily, GaugeFamily, HistogramFamily
 
 
+class Shown:
+    def __init__(self, families) -> None:
+        self.families = families
+
+    def collect(self):
+        return [family.shown(dict(family.samples())) for family in self.families]
+
+
 def shown(*families) -> str:
     registry = CollectorRegistry()
-    for family in families:
-        registry.register(family)
+    registry.register(Shown(families))
     return generate_latest(registry).decode()
 
 
