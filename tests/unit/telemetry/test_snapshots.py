@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.telemetry import metrics
+from tidegate.telemetry import metrics, snapshots
 from tidegate.telemetry.sharing import Sharing
 from tidegate.telemetry.snapshots import (
     OwnFile,
@@ -85,6 +85,22 @@ def test_killed_between_the_sum_and_the_removal_nothing_counts_twice(
     assert summed(tmp_path) == {"calls": 4}
     OwnFile(tmp_path, "api").close()  # the next one folds again, and cleans up
     assert not list(tmp_path.glob("api-*.json"))
+    assert summed(tmp_path) == {"calls": 4}
+
+
+def test_what_is_added_up_while_somebody_reads_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, one(4)).close()
+    waiting = [lambda: OwnFile(tmp_path, "api").close()]
+
+    def names_after_a_fold(folder: Path) -> set[str]:
+        if waiting:
+            waiting.pop()()
+        return names(folder)
+
+    names = snapshots._names
+    monkeypatch.setattr(snapshots, "_names", names_after_a_fold)
     assert summed(tmp_path) == {"calls": 4}
 
 
