@@ -108,9 +108,13 @@ def _target(settings: Settings, database: Any, blobs: Any) -> Any:
     """Who answers back-calls: Dify or Tidegate itself; the plugin storage is ours in any case."""
     from tidegate.backcalls import open_target
     from tidegate.backcalls.plugin_storage import PluginStorage
-    from tidegate.doors.plugins import open_own_answers
 
-    own = open_own_answers(settings, database) if settings.backcalls == "self" else None
+    own = None
+    if settings.backcalls == "self":
+        # Only here: it brings the consumer's side of calls along, some 11 MiB.
+        from tidegate.doors.plugins import open_own_answers
+
+        own = open_own_answers(settings, database)
     return open_target(settings, storage=PluginStorage(settings, database, blobs), own=own)
 
 

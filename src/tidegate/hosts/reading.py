@@ -56,11 +56,12 @@ def read_all(source: Source, take: Callable[[bytes], None], send: Callable[[], N
     ``send`` is called after one ``take`` or a few: it flushes what they left to be sent.
     """
     read = source.read
-    streak = 0
+    streak = size = 0
     wide = False
     while True:
         asked = _now()
-        data = read(READ_SIZE)
+        # What is asked for is allocated first, and most reads bring little.
+        data = read(READ_SIZE if size >= _PIPE else _PIPE)
         if not data:
             return
         size = len(data)

@@ -13,6 +13,7 @@ import enum
 from tidegate.errors import PatchRefused
 from tidegate.runtime import patches
 from tidegate.runtime.drain import Drain
+from tidegate.runtime.heap import give_back_big_blocks
 
 
 class Stage(enum.Enum):
@@ -34,6 +35,7 @@ def stage() -> Stage:
 
 def patch(command: str) -> None:
     """Apply the third-party patches and enter PATCHED. Called by each role before its imports."""
+    give_back_big_blocks()
     patches.apply_third_party_patches(command)
     _STAGE["now"] = Stage.PATCHED
 
