@@ -58,6 +58,7 @@ def control(server: Server, calls: int) -> list[float]:
     return took
 
 
+@pytest.mark.soak
 @pytest.mark.limit(240, "each actor takes its time")
 def test_users_1_every_actor_of_the_pack_costs_the_control_plugin_no_call(place):
     stack, server = place
