@@ -11,8 +11,12 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-#: From this size on a block is the system's, always.
-BIG: Final = 256 << 10
+#: From this size on a block is the system's, always. Not less: a block of the system's own costs a
+#: fault per page each time, and what reads a flood takes one of 1 MiB for each reading.
+BIG: Final = 4 << 20
+#: What the heap keeps free at its end; giving back and taking anew costs the same faults.
+_SPARE: Final = 16 << 20
+_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 
@@ -23,4 +27,6 @@ def give_back_big_blocks() -> bool:
     child would see.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, BIG) == 1
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, BIG) and mallopt(_M_TRIM_THRESHOLD, _SPARE))

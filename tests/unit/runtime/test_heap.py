@@ -16,7 +16,7 @@ block = bytes(30 << 20)
 del block
 kept = []
 for turn in range(200):
-    blocks = [bytes(BIG + size * (turn % 7)) for size in range(0, 3 << 20, 256 << 10)]
+    blocks = [bytes(BIG + size * (turn % 7)) for size in range(0, 2 << 20, 256 << 10)]
     kept.append([os.urandom(2000) for _ in range(3)])
     del blocks
 print(int(open("/proc/self/statm").read().split()[1]) * 4096)
