@@ -24,7 +24,7 @@ from tests.integration.test_backcalls import script
 from tests.stack import Answer, Stack, running_stack, wait_until
 
 SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
-RUNS = 1000 if SOAK else 100
+RUNS = 1000 if SOAK else 60
 AT_ONCE = 50
 CLOSING = 0.2
 TEXTS = 2 * 2  # two model calls of two words
@@ -32,7 +32,7 @@ MESSAGES = 3 * 2  # three tool calls of two messages
 
 pytestmark = [
     pytest.mark.stretched,
-    pytest.mark.limit(900 if SOAK else 90, "a hundred agent runs; a thousand in the soak"),
+    pytest.mark.limit(900 if SOAK else 90, "sixty agent runs; a thousand in the soak"),
     pytest.mark.blocks_hub("packages are built in the test's process"),
 ]
 

@@ -1,6 +1,6 @@
 """Half an hour of everything at once: memory, descriptors, greenlets and processes stay flat.
 
-In CI a half minute of the same; ``make soak`` runs its full length (T-R6). The length of the long
+``make soak`` runs both: half a minute, and the full length (T-R6). The length of the long
 run is ``TIDEGATE_TEST_SOAK_MINUTES``, 30 by default.
 """
 
@@ -36,6 +36,7 @@ def test_T_R6_half_an_hour_of_everything_leaves_all_roles_flat(tmp_path):
     assert grown(sampler, warm=warm, share=0.02) == []
 
 
+@pytest.mark.soak
 @pytest.mark.limit(180, "the same in short")
 def test_T_R6_half_a_minute_of_everything_leaves_all_roles_flat(tmp_path):
     """So short, a heap still grows into its size: only a leak per call is seen in the memory."""
