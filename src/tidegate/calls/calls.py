@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, final
 
-import gevent
 import msgspec
-from gevent.event import Event
 
+from tidegate.calls.keeper import Keeper
 from tidegate.calls.output_rules import OutputRules
 from tidegate.calls.stream import Stream
 from tidegate.deadline import Budget, Deadline
-from tidegate.errors import HostLost
 from tidegate.link import LinkClient
 from tidegate.runtime import home
 from tidegate.settings import Settings
-from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import HostHead, PluginHead
 from tidegate.wire.pieces import Pieces
-
-log = get_log("calls")
-
-#: Seconds between tries to reach a host that is away.
-_RETRY: Final = 0.5
 
 
 @final
@@ -70,8 +62,7 @@ class Calls:
             key=home.link_key(settings),
             on_notice=self._noticed,
         )
-        self._keeper: gevent.Greenlet | None = None
-        self._stopping = Event()
+        self._keeper = Keeper(self._link)
 
     @property
     def connected(self) -> bool:
@@ -84,16 +75,15 @@ class Calls:
         return self._link.late_frames
 
     def start(self) -> None:
-        """Keep the link up from now on, so that notices arrive without a call. Idempotent."""
-        if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep_connected)
+        """Keep the link up from now on: notices arrive without a call, and a call that finds the
+        host away waits a moment for it. Idempotent.
+        """
+        self._keeper.start()
 
     def stop(self) -> None:
         """Close the link; open calls end with HostLost."""
-        self._stopping.set()
+        self._keeper.stop()
         self._link.close()
-        if self._keeper is not None:
-            self._keeper.kill()
 
     def plugin(self, call: PluginCall) -> Stream:
         """Open a session. HostLost when no host answers. The caller must close the stream."""
@@ -139,6 +129,7 @@ class Calls:
 
     def _open(self, head: PluginHead | HostHead, payload: bytes | Pieces, stream: Stream) -> Stream:
         try:
+            self._keeper.wait(head.seconds)
             stream.attach(self._link.open(head, payload, stream))
         except BaseException:
             stream.close()
@@ -148,13 +139,3 @@ class Calls:
     def _noticed(self, body: bytes) -> None:
         if self._notice is not None:
             self._notice(msgspec.json.decode(body))
-
-    def _keep_connected(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._link.connect()
-            except HostLost as error:
-                log.debug("no host yet", error=str(error))
-                self._stopping.wait(_RETRY)
-            else:
-                self._link.wait_lost()
