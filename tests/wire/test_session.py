@@ -6,7 +6,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from tidegate.wire import session
+from tidegate.wire import recovery, session
 
 
 def test_a_request_line_has_every_envelope_key_and_flattened_fields():
@@ -99,7 +99,7 @@ def test_what_is_no_event_is_refused(line):
 def parts(line):
     """The texts and the events of a line, in order."""
     found = []
-    for text, _, event in session.glued_events(line):
+    for text, _, event in recovery.glued_events(line):
         found += [text] * bool(text) + ([event.event] if event is not None else [])
     return found
 
@@ -140,7 +140,7 @@ def test_the_end_of_a_glued_event_is_found_without_making_what_is_in_it():
 
 @pytest.mark.parametrize("behind", [b"", b" ", b"y", b"  \xff", b"}"])
 def test_what_stands_behind_a_glued_event_is_text(behind):
-    found = list(session.glued_events(b"x" + BEAT + behind))
+    found = list(recovery.glued_events(b"x" + BEAT + behind))
     assert found[0][:2] == (b"x", BEAT + behind[: len(behind) - len(behind.lstrip(b" "))])
     assert found[1][0] == behind.lstrip(b" ")
 
@@ -152,13 +152,22 @@ def test_what_stands_behind_a_glued_event_is_text(behind):
 def test_a_long_line_of_beginnings_is_not_read_again_and_again(made_of, monkeypatch):
     line = made_of * ((1 << 20) // len(made_of))
     read = [0]
-    look = session._event_at
+    look = recovery._event_at
 
     def counted(line, start):
         event, end = look(line, start)
         read[0] += end - start
         return event, end
 
-    monkeypatch.setattr(session, "_event_at", counted)
+    monkeypatch.setattr(recovery, "_event_at", counted)
     assert b"".join(parts(line)) == line, "all of it is text"
     assert read[0] <= 6 * len(line)
+
+
+def test_a_back_call_with_an_id_like_a_book_is_refused_without_it():
+    """The id stands in every line of the answer."""
+    long = b"x" * 2000
+    request = b'{"type":"llm","backwards_request_id":"' + long + b'","request":{}}'
+    with pytest.raises(session.InvokeUnreadable, match="longer than 1024") as refused:
+        session.decode_backcall(request)
+    assert refused.value.request_id == ""

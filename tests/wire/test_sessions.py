@@ -411,3 +411,37 @@ TestSessionProtocol_T_P11.pytestmark = [
 TestSessionProtocol_T_P11.settings = settings(
     max_examples=10_000 if SOAK else 100, stateful_step_count=40, deadline=None
 )
+
+
+def test_a_line_of_escapes_is_not_mended_and_costs_its_session_only():
+    """Each escape is a call of Python: thirty MB of them stopped the host for 1.4 s."""
+    sessions, _ = made(limit=8 << 20)
+    hostile, honest = opened(sessions, "hostile", "honest")
+    escapes = r"\n" * (1 << 18) + r"\ud83d"
+    sessions.receive(line("hostile", "stream", f'"{escapes}"'))
+    assert error_of(hostile)["error_type"] == "ProtocolError"
+    sessions.receive(line("honest", "stream", r'"a\n\ud83d"'))
+    assert honest.buffer == [rb'"a\n\ufffd"']
+
+
+def test_many_lines_of_escapes_share_the_allowance_of_one_read():
+    sessions, _ = made(limit=8 << 20)
+    ports = opened(sessions, *map(str, range(8)))
+    escapes = r"\n" * (1 << 15) + r"\ud83d"
+    sessions.receive(b"".join(line(str(n), "stream", f'"{escapes}"') for n in range(8)))
+    assert sum(bool(port.buffer) for port in ports) == 3
+
+
+def test_what_a_failing_read_has_changed_is_not_lost():
+    """A session that ended in it is in no table any more: nobody else would ever flush it."""
+
+    class Failing(Heard):
+        def heartbeat(self):
+            raise RuntimeError("a defect of ours")
+
+    sessions = Sessions(1000, Failing())
+    ended, spoke = opened(sessions, "ended", "spoke")
+    data = line("ended", "end", "{}") + line("spoke", "stream", "1")
+    with pytest.raises(RuntimeError):
+        sessions.receive(data + b'{"event":"heartbeat","data":{}}\n')
+    assert sessions.unsent() == [ended, spoke]

@@ -43,14 +43,3 @@ def cut(pieces: Iterable[bytes | memoryview], limit: int) -> Iterator[list[bytes
         room -= len(piece)
     if group:
         yield group
-
-
-def strip(text: bytes) -> memoryview:
-    """``bytes.strip`` without a copy."""
-    start, end = 0, len(text)
-    space = b" \t\n\r\v\f"
-    while start < end and text[start] in space:
-        start += 1
-    while end > start and text[end - 1] in space:
-        end -= 1
-    return memoryview(text)[start:end]

@@ -20,16 +20,15 @@ from typing import Any, Final, Protocol, final
 
 from tidegate.errors import MessageTooLarge, ProtocolError
 from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine
+from tidegate.wire.recovery import MOST_ESCAPES, glued_events, with_whole_pairs
 from tidegate.wire.session import (
     UNREADABLE,
     Event,
     Message,
     decode_event,
     decode_log,
-    glued_events,
     head_of,
     session_error,
-    with_whole_pairs,
 )
 
 #: More lines than these in one read are a flood, in which only what may be a message is decoded.
@@ -90,8 +89,8 @@ class Sessions:
     """Open sessions of one process by id, and the reader's state. One greenlet's property."""
 
     __slots__ = (
-        "_clean", "_listener", "_noises", "_on_end", "_splitter", "_unread", "counters",
-        "limit_setting", "ports",
+        "_changed", "_clean", "_escapes", "_listener", "_noises", "_on_end", "_splitter", "_unread",
+        "counters", "limit_setting", "ports",
     )  # fmt: skip
 
     def __init__(
@@ -112,8 +111,11 @@ class Sessions:
         self._clean = clean
         self.ports: dict[str, Port] = {}
         self.counters = SessionCounters()
+        self._changed: list[Port] = []
+        # What is left of one read's allowances.
         self._noises = 0
         self._unread = 0
+        self._escapes = MOST_ESCAPES
 
     def open(self, session_id: str, port: Port) -> None:
         """Route output of ``session_id`` to ``port``. Before its request line is written."""
@@ -132,20 +134,24 @@ class Sessions:
         return ports
 
     def unsent(self) -> list[Port]:
-        """The open ports that hold chunks. For a reader that lost what :meth:`receive` returned."""
-        return [port for port in self.ports.values() if port.buffer]
+        """What the last :meth:`receive` had changed when it failed, and so could not return."""
+        return self._changed
 
     def receive(self, data: bytes) -> list[Port]:
         """Take what one read gave. Returns the ports whose output changed, each once or twice."""
+        # Kept here as well: a session that ended in it has no other way to its flush any more.
         dirty: list[Port] = []
+        self._changed = dirty
         # Any: an OversizedLine stands in the place of a line, and decoding it raises TypeError.
         lines: list[Any] = self._splitter.feed(data)
         get = self.ports.get
         decode = decode_event
         self.counters.lines += len(lines)
         self._noises = self._unread = 0
+        self._escapes = MOST_ESCAPES
         if len(lines) > _FLOOD:
             lines = self._without_noise(lines)
+        # The hottest loop of the host: what is rare is in methods, what is common is not.
         for line in lines:
             if not line:
                 continue
@@ -160,6 +166,7 @@ class Sessions:
                 if port is None:
                     self._late(event, message)
                 elif message.type == "stream" and message.data:
+                    # Empty means that nobody flushes it yet; else it is in this list or the last.
                     if not port.buffer:
                         dirty.append(port)
                     port.buffer.append(message.data)
@@ -217,6 +224,7 @@ class Sessions:
         ).as_json()
 
     def _conclude(self, session_id: str, port: Port, error: bytes, dirty: list[Port]) -> None:
+        # Out of the table first: by an empty one `on_end` knows that nothing is open any more.
         del self.ports[session_id]
         port.conclude(error)
         dirty.append(port)
@@ -238,6 +246,8 @@ class Sessions:
             except UNREADABLE:
                 self._listener.log("error", head_of(line))
         elif not event.event and not line.startswith(b'{"version"'):
+            # The bare manifest is the first line of every SDK; a name that we do not know may be
+            # a later SDK's. Neither is noise.
             self._noise(line)
 
     def _unreadable(self, line: bytes | OversizedLine, dirty: list[Port]) -> None:
@@ -248,7 +258,11 @@ class Sessions:
         if self._unread > _MOST_UNREADABLE:
             self._noise(line)
             return
-        for text, message, event in glued_events(with_whole_pairs(line)):
+        escapes = line.count(b"\\")
+        if escapes <= self._escapes:
+            self._escapes -= escapes
+            line = with_whole_pairs(line)
+        for text, message, event in glued_events(line):
             if event is None:
                 self._text(text, dirty)
             else:
@@ -258,6 +272,7 @@ class Sessions:
 
     def _text(self, text: bytes, dirty: list[Port]) -> None:
         """What is no message, though it may have been meant as one."""
+        # Only what says that it is a session's: an id in a print() must not cost anybody a call.
         if _DAMAGED.search(text):
             named = OversizedLine(text[:HEAD_KEPT], len(text)).session_id
             port = self.ports.get(named) if named else None
