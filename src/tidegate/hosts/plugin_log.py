@@ -29,6 +29,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SHOWN: Final = {
     code: f"\\x{code:02x}" for code in (*range(0xA0), 0x2028, 0x2029) if _CONTROL.match(chr(code))
 }
+# gevent's own close waits for the hub; this descriptor has no watcher.
 _close = monkey.get_original("os", "close")
 
 
@@ -55,9 +56,15 @@ class PluginLog:
         text = text[: _LINE * 16]
         if isinstance(text, bytes):
             text = text.decode("utf-8", "backslashreplace")
-        for line in text.splitlines():
-            if line.strip():
-                self._line(source, line)
+        if not self.room:
+            self.dropped += text.count("\n") + (not text.endswith("\n"))
+            return
+        # A carriage return ends a line as well: one text may be sixty thousand of them.
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            if line.strip() and not self._line(source, line):
+                self.dropped += len(lines) - number - 1
+                return
 
     @property
     def room(self) -> bool:
@@ -76,15 +83,17 @@ class PluginLog:
             fd, self._fd = self._fd, -1
             _close(fd)
 
-    def _line(self, source: str, line: str) -> None:
+    def _line(self, source: str, line: str) -> bool:
+        """Write one; False, and counted, when there is no room."""
         if not self.room:
             self.dropped += 1
-            return
+            return False
         self._tokens -= 1.0
         if self.dropped:
             missing, self.dropped = self.dropped, 0
             self._append("log", f"{missing} lines dropped: more than {_PER_SECOND:g} a second")
         self._append(source, line)
+        return True
 
     def _append(self, source: str, line: str) -> None:
         clean = line[:_LINE]
@@ -98,6 +107,7 @@ class PluginLog:
         except OSError:
             self.failures += 1  # a full disk must not cost the plugin's calls
             return
+        # Counted, not asked for: a stat per line costs as much as writing it.
         self._size += len(data)
         if self._size >= _SIZE:
             self._rotate()

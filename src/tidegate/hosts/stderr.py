@@ -10,8 +10,10 @@ from tidegate.clock import SYSTEM_CLOCK, Clock
 from tidegate.environments import ReadEnd
 from tidegate.hosts.plugin_log import PluginLog
 
+#: What the pipe holds: one read takes all that is there.
 _READ: Final = 64 << 10
 _KEPT: Final = 64 << 10
+#: A line without end is shown cut; the plugin's log would cut it there anyway.
 _PARTIAL: Final = 8 << 10
 #: What goes on without end is read at this rate, so that it does not take the host's time.
 _RATE: Final = 12 << 20
@@ -72,11 +74,12 @@ class StandardError:
         return b"\n".join(found[-lines:])
 
     def _report(self, data: bytes) -> None:
+        # Before it is cut into lines: that is what a flood would cost us.
         if not self._log.room:
             self._log.drop(data.count(b"\n"))
             self._partial = b""
             return
-        *whole, rest = (self._partial + data).split(b"\n")
-        for line in whole:
-            self._log.write("stderr", line)
+        whole, _, rest = (self._partial + data).rpartition(b"\n")
+        if whole:
+            self._log.write("stderr", whole)
         self._partial = rest[:_PARTIAL]

@@ -1,6 +1,9 @@
 """Many deadlines on one timer."""
 
+import time
+
 import gevent
+import pytest
 
 from tidegate.hosts.deadlines import Deadlines
 
@@ -63,4 +66,41 @@ def test_many_short_sessions_leave_nothing_behind():
         deadlines.discard(str(number))
     assert len(deadlines) == 0
     assert len(deadlines._heap) < 50
+    deadlines.close()
+
+
+def test_a_crowd_that_is_due_together_lets_others_run_in_between():
+    turns = []
+    deadlines = Deadlines(lambda session_id: turns.append("expired"))
+    for number in range(2000):
+        deadlines.add(str(number), 0.01)
+    while turns.count("expired") < 2000:
+        gevent.sleep(0)
+        turns.append("somebody else")
+    first = turns.index("expired")
+    crowd = turns[first : len(turns) - turns[::-1].index("expired")]
+    assert "somebody else" in crowd
+    longest = max(len(part) for part in "".join(t[0] for t in crowd).split("s"))
+    assert longest <= 256
+    assert len(deadlines) == 0
+    deadlines.close()
+
+
+def test_a_defect_at_one_end_does_not_stop_the_timer_for_others():
+    seen = []
+
+    def expire(session_id):
+        seen.append(session_id)
+        if session_id == "first":
+            raise RuntimeError("a defect of ours")
+
+    deadlines = Deadlines(expire)
+    deadlines.add("first", 0.01)
+    deadlines.add("second", 0.25)
+    deadlines._disarm()  # by hand, so that the hub has nothing to print
+    time.sleep(0.12)
+    with pytest.raises(RuntimeError):
+        deadlines._fire()
+    gevent.sleep(0.4)
+    assert seen == ["first", "second"]
     deadlines.close()

@@ -39,6 +39,20 @@ def test_a_log_message_of_many_lines_is_cut_before_it_is_taken_apart(path):
     log.close()
 
 
+def test_a_text_of_carriage_returns_is_counted_not_looked_at(path, monkeypatch):
+    """Eight of them in one read stopped the host for a quarter of a second."""
+    monkeypatch.setattr(plugin_log, "_RESUME", 1e9)
+    log = PluginLog(path)
+    looked = []
+    look = log._line
+    monkeypatch.setattr(PluginLog, "_line", lambda _, *line: looked.append(line) or look(*line))
+    for _ in range(8):
+        log.write("stdout", b"a\r" * 60_000)
+    assert len(looked) <= 1100  # the bucket gets some back meanwhile
+    assert len(looked) + log.dropped >= 60_000
+    log.close()
+
+
 def test_every_control_character_is_shown_as_before(path):
     text = "".join(map(chr, range(1, 0xA1))) + "\u2027\u2028\u2029\u202a"
     log = PluginLog(path)
