@@ -18,7 +18,7 @@ from tests.debugging import OTHER_TENANT, TENANT, DebugWorld, debugging_host
 from tests.hosting import Answer
 from tests.registrations import MANIFEST
 from tidegate.hosts.debugging.directory import RENEW_EVERY
-from tidegate.hosts.debugging.elsewhere import address_of, owner_of
+from tidegate.hosts.neighbours import address_of, owner_of
 from tidegate.settings import Settings
 from tidegate.storage import debug_sessions
 from tidegate.storage.tables import debug_sessions as debug_rows

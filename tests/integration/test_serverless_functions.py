@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gevent
@@ -19,6 +20,7 @@ from gevent.server import StreamServer
 
 from tests.serverless import ADMIN, TENANT, ServerlessWorld, serverless_world
 from tidegate.errors import StartRefused
+from tidegate.hosts.serverless.places import Places
 from tidegate.runtime import home
 from tidegate.wire.serverless import is_signed, sign_session
 
@@ -527,6 +529,57 @@ def test_answers_to_back_calls_are_compressed_where_that_is_taken(world, accepte
     assert [one["data"]["event"] for one in lines][-1] == "end"
 
 
+@pytest.mark.leaks("another host comes, and the link to it stays")
+def test_a_back_call_that_arrives_at_another_host_is_answered_by_the_one_that_called(
+    world, tmp_path
+):
+    answers: list[tuple[int, bytes, dict[str, str]]] = []
+
+    def script(asked: Asked) -> None:
+        session = asked.line["session_id"]
+        asked.begin()
+        for text in (invoke(session), invoke(session, type="llm")):
+            answers.append(other.ask("POST", PLACE, text, Dify_Plugin_Session_ID=session))
+        asked.end()
+        sessions.append(session)
+
+    sessions: list[str] = []
+    world.function.script = script
+    with serverless_world(tmp_path) as other:
+        assert call(world).error is None
+        late = other.ask("POST", PLACE, invoke(sessions[0]))
+    (first, second), lines = (
+        answers,
+        [json.loads(one) for one in answers[0][1].split(b"\n\n") if one],
+    )
+    assert (first[0], [one["data"]["event"] for one in lines][-1]) == (200, "end")
+    assert lines[0]["session_id"] == sessions[0]
+    assert b"PermissionDenied" in second[1]
+    assert (late[0], b"SessionNotFound" in late[1]) == (400, True)
+
+
+def test_where_a_session_lives_is_hidden_from_its_function(world):
+    assert call(world).texts == ["sunny"]
+    session = world.function.asked[-1].line["session_id"]
+    for part in re.split(r"[~.]", session):
+        shown = part.encode() + base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        assert b"host.sock" not in shown
+
+
+@pytest.mark.parametrize(
+    ("machine", "address", "told"),
+    [("another", "", b"TIDEGATE_LINK_TCP"), ("another", "127.0.0.1:1", b"HostLost")],
+)
+def test_a_session_of_a_host_that_cannot_be_reached_says_so(
+    world, monkeypatch, machine, address, told
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: machine)
+        places = Places(replace(world.settings, tidegate_link_advertise=address))
+    status, answer, _ = world.ask("POST", PLACE, invoke(places.signed("5b0d6f3e")))
+    assert (status, told in answer) == (503, True)
+
+
 def test_on_other_platforms_there_is_no_such_route(tmp_path):
     from tests.integration.door_world import world as door_world
 
@@ -587,8 +640,6 @@ def test_a_reinstallation_tells_how_it_ends(world):
     [("", "needs DIFY_PLUGIN_SERVERLESS_CONNECTOR_URL"), ("http://127.0.0.1:1", "does not answer")],
 )
 def test_without_a_connector_the_host_does_not_start(world, url, text):
-    from dataclasses import replace
-
     from tidegate.hosts.serverless.connector import Connector
     from tidegate.hosts.serverless.http_pool import HttpPool
 
@@ -598,8 +649,6 @@ def test_without_a_connector_the_host_does_not_start(world, url, text):
 
 
 def test_what_answers_but_is_no_connector_is_refused(world):
-    from dataclasses import replace
-
     from tidegate.hosts.serverless.connector import Connector
     from tidegate.hosts.serverless.http_pool import HttpPool
 

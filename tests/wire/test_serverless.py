@@ -146,6 +146,13 @@ def test_a_refusal_needs_no_readable_back_call():
     assert answer_event(b"{}") == b"{}\n\n"
 
 
+def test_an_answer_stays_one_line_for_a_client_that_splits_at_more_than_newlines():
+    said = {"data": "a\x85b\u2028c\u2029d"}
+    event = answer_event(json.dumps(said, ensure_ascii=False).encode())
+    (line,) = event.decode().rstrip().splitlines()  # as httpx does
+    assert json.loads(line) == said
+
+
 # --------------------------------------------------------------------------- connector
 
 

@@ -35,12 +35,16 @@ class PluginHead(msgspec.Struct, frozen=True, tag="plugin", tag_field="to", omit
 
 
 class HostHead(msgspec.Struct, frozen=True, tag="host", tag_field="to", omit_defaults=True):
-    """Asks the host itself for something. ``params`` belong to the operation (hosts/control)."""
+    """Asks the host itself for something. ``params`` belong to the operation (hosts/control).
+
+    ``relayed``: it came by another host, and goes no further.
+    """
 
     op: str
     params: dict[str, Any] = {}
     seconds: float = 600.0
     owner: str = "control"
+    relayed: bool = False
 
 
 type Head = PluginHead | HostHead

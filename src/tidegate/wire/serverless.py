@@ -24,6 +24,7 @@ import msgspec
 from tidegate.errors import BadRequest, ConnectorFailed, FunctionFailed
 from tidegate.ids import PluginIdentifier
 from tidegate.wire.session import UNREADABLE, backwards_line
+from tidegate.wire.sse import escape_line_ends
 
 SESSION_HEADER: Final = "Dify-Plugin-Session-ID"
 #: Largest body of a transaction in bytes.
@@ -201,8 +202,11 @@ KEEP_ALIVE: Final = b"\n\n"
 
 
 def answer_event(line: bytes) -> bytes:
-    """One line of an answer as it goes to the function: bare JSON and a blank line."""
-    return line + b"\n\n"
+    """One line of an answer as it goes to the function: bare JSON and a blank line.
+
+    The SDK reads it with httpx, which splits lines at U+0085, U+2028 and U+2029, too.
+    """
+    return escape_line_ends(line) + b"\n\n"
 
 
 # --------------------------------------------------------------------------- connector

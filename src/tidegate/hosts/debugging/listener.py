@@ -19,8 +19,9 @@ from tidegate.hosts.admission import Admission as SessionAdmission
 from tidegate.hosts.debugging.admission import Admission, Limits
 from tidegate.hosts.debugging.connection import Connection, Workshop
 from tidegate.hosts.debugging.directory import Directory
-from tidegate.hosts.debugging.elsewhere import Elsewhere, address_of, owner_of
+from tidegate.hosts.debugging.elsewhere import Elsewhere
 from tidegate.hosts.debugging.instance import DebugInstance
+from tidegate.hosts.neighbours import address_of, owner_of
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.ids import is_uuid

@@ -2,8 +2,8 @@
 
 link --call--> Serverless --greenlet--> Invocation --HttpPool--> function
                    |    ^
-     install, ...  |    +-- transaction: the function's back-calls, by way of api
-                   v
+     install, ...  |    +-- transaction: the function's back-calls, by way of api, and of
+                   v        the host that this api process is connected to
                Installation --Connector--> builds and launches functions
 """
 

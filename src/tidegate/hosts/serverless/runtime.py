@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, final
 
+import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
@@ -23,21 +24,22 @@ from tidegate.errors import (
 )
 from tidegate.hosts.admission import Admission
 from tidegate.hosts.entrance import Entrance
+from tidegate.hosts.neighbours import Neighbours
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.serverless.connector import Connector
 from tidegate.hosts.serverless.functions import Functions, Known
 from tidegate.hosts.serverless.http_pool import HttpPool
 from tidegate.hosts.serverless.invocation import Invocation
+from tidegate.hosts.serverless.places import Places
 from tidegate.hosts.serverless.transactions import Transactions
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
-from tidegate.runtime import home
 from tidegate.settings import Settings
 from tidegate.storage import Database, generation
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.heads import PluginHead
-from tidegate.wire.serverless import Function, sign_session
+from tidegate.wire.heads import HostHead, PluginHead
+from tidegate.wire.serverless import Function
 
 log = get_log("hosts")
 
@@ -66,7 +68,8 @@ class Serverless:
         self._package_of = package_of
         self._log_of = log_of
         self._notify = notify
-        self._key = home.session_key(settings)
+        self._places = Places(settings)
+        self._neighbours = Neighbours(settings)
         self._pool = HttpPool()
         self._connector = Connector(settings, self._pool)
         self._functions = Functions(database)
@@ -129,7 +132,7 @@ class Serverless:
     def _begin(self, call: ServerCall) -> bool:
         head = call.head
         assert isinstance(head, PluginHead)  # noqa: S101 - only such calls come to an entrance
-        signed = sign_session(self._key, head.session)
+        signed = self._places.signed(head.session)
         if signed in self._invocations:
             call.fail(CallFailed(f"session {head.session} is open already").as_json())
             return True
@@ -153,13 +156,16 @@ class Serverless:
         stopping = HostLost("the host is stopping")
         for entrance in self._entrances.values():
             entrance.fail(stopping)
+        relayed = gevent.spawn(self._neighbours.drain, grace)
         self._running.join(timeout=grace)
+        relayed.join()
         for invocation in list(self._invocations.values()):
             invocation.call.fail(stopping.as_json())
         self._running.kill()
         for entrance in self._entrances.values():
             entrance.close()
         self._pool.close()
+        self._neighbours.close()
 
     def _ended(self, invocation: Invocation) -> None:
         """Its greenlet is dead, whatever ended it. Called once."""
@@ -223,11 +229,24 @@ class Serverless:
 
     def _transaction(self, call: ServerCall, params: dict[str, Any]) -> None:
         signed = str(params.get("session", ""))
+        if self._is_handed_on(call, signed):
+            return
         invocation = self._invocation(signed)
         known = self._functions.get(invocation.head.plugin)
         self._invocation(signed)  # it may have ended while the rows were looked at
         invoke = str(params.get("invoke", "")).encode()
         self._transactions.carry_out(call, known.caller, signed, invocation.session, invoke)
+
+    def _is_handed_on(self, call: ServerCall, signed: str) -> bool:
+        """Whether another host has the session, and served ``call``. HostLost when it is away."""
+        head = call.head
+        if signed in self._invocations or not isinstance(head, HostHead) or head.relayed:
+            return False
+        address = self._places.elsewhere(signed)
+        if not address or call.closed:
+            return False
+        self._neighbours.hand_on(call, address).wait()
+        return True
 
     def _invocation(self, signed: str) -> Invocation:
         found = self._invocations.get(signed)
