@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import gevent
@@ -257,6 +258,74 @@ def test_T_S18_a_back_call_in_a_foreign_name_is_refused_and_logged(dify, world, 
         assert found[0]["error_type"] == "SessionOver"
     assert caplog.text.count("back-call refused") == 3
     assert dify.calls == []
+
+
+@pytest.fixture
+def live(dify, world, backcaller):
+    """A session of the backcaller that goes on while others speak in its name; (id, answer, end).
+
+    ``end`` lets Dify finish what the session waits for.
+    """
+    began, end = Event(), Event()
+
+    def handle(exchange: Any) -> None:
+        exchange.begin()
+        exchange.send(chunk("one "))
+        began.set()
+        end.wait(10)
+        exchange.send(chunk("two", 1, last=True))
+        exchange.finish()
+
+    dify.on("invoke/llm", handle)
+    session = str(uuid.uuid4())
+    answer = world.start(backcaller, "llm", {}, session=session)
+    assert began.wait(5)
+    answer.first()
+    dify.calls.clear()
+    yield session, answer, end
+    end.set()
+    answer.wait(5)
+
+
+def test_T_S18_the_live_session_of_another_plugin_gives_no_rights(dify, world, poor, live, caplog):
+    """Neither its permissions nor its storage, and nothing of the answer reaches either side."""
+    session, answer, end = live
+    for type in ("storage", "llm", "tool", "app"):
+        found = world.ask(poor, "forged", session=session, type=type)
+        assert [(one["event"], one.get("error_type")) for one in found] == [
+            ("error", "SessionOver"),
+            ("end", None),
+        ]
+    assert dify.calls == []
+    refused = [one.fields for one in caplog.records if one.message == "back-call refused"]
+    assert [one["type"] for one in refused] == ["storage", "llm", "tool", "app"]
+    for one in refused:
+        assert (one["plugin"], one["session"]) == (poor, session)
+    end.set()
+    assert answer.wait(5).error is None
+    assert results(answer) == [{"text": "one "}, {"text": "two"}]
+
+
+def test_T_S18_nobody_speaks_or_ends_in_the_live_session_of_another_plugin(world, poor, live):
+    session, answer, end = live
+    spoken = {"type": "json", "message": {"json_object": {"forged": True}}}
+    messages = [
+        {"type": "stream", "data": spoken},
+        {"type": "error", "data": {"error_type": "Forged", "message": "forged", "args": {}}},
+        {"type": "end", "data": {}},
+    ]
+    assert world.ask(poor, "spoken", session=session, messages=messages) == [{"said": 3}]
+    end.set()
+    assert answer.wait(5).error is None
+    assert results(answer) == [{"text": "one "}, {"text": "two"}]
+
+
+def test_T_S18_the_owner_of_a_session_is_heard_in_it(world, backcaller, live):
+    """The guard's own test: what was refused above is taken from the session's own plugin."""
+    session, answer, _ = live
+    messages = [{"type": "error", "data": {"error_type": "Own", "message": "m", "args": {}}}]
+    world.ask(backcaller, "spoken", session=session, messages=messages)
+    assert answer.wait(5).error_type == "Own"
 
 
 def test_a_back_call_without_a_type_ends_its_session_as_the_reference_does(world, backcaller):

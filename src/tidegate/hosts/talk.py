@@ -60,7 +60,9 @@ class Talk:
     def log(self, level: str, message: str) -> None:
         """A log line of the SDK, or its complaint about a line of ours."""
         name = level.lower()
-        self._log.write(_LEVELS.get(name, name[:16]), message)
+        # The plugin's own word stands before its line in the log: it must be one, and no new line.
+        word = name[:16] if name.isidentifier() else "log"
+        self._log.write(_LEVELS.get(name, word), message)
 
     def noise(self, text: bytes) -> None:
         """``print()`` and the like: to the plugin's log, and a little of it to the host's."""

@@ -7,7 +7,6 @@ their query, which may hold secrets (spec/http/08 section 6).
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Final, final
 from gevent import get_hub
 
 from tidegate.settings import Settings
-from tidegate.telemetry.logs import SERVICE, quoted, zone_of
+from tidegate.telemetry.logs import SERVICE, json_line, quoted, zone_of
 
 _MESSAGE: Final = "HTTP request"
 _CALLER: Final = "access"
@@ -92,4 +91,4 @@ def _json_line(
         "severity": level,
         "ts": now,
     }
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return json_line(entry) + "\n"

@@ -96,12 +96,12 @@ class TextFormatter(_Formatter):
             _NAMES.get(record.levelno, record.levelname),
             SERVICE,
             f"{record.filename}:{record.lineno}",
-            record.getMessage(),
+            continued(record.getMessage()),
         ]
         parts += [f"{key}={quoted(value)}" for key, value in self._fields(record).items()]
         line = " ".join(parts)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += continued("\n" + self.formatException(record.exc_info))
         return line
 
 
@@ -119,7 +119,7 @@ class JsonFormatter(_Formatter):
         }
         if record.exc_info:
             entry["stack_trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry, sort_keys=True, ensure_ascii=False)
+        return json_line(entry)
 
 
 def _plain(value: Any) -> Any:
@@ -137,6 +137,27 @@ def quoted(value: Any) -> str:
     if _WORD.fullmatch(text) or (text.isprintable() and not _BREAKS.search(text)):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def continued(text: str) -> str:
+    """Several lines, of which only the first begins where lines of the log begin.
+
+    Exceptions quote what strangers sent, line breaks and all: nobody may write our next line.
+    """
+    first, *rest = text.splitlines() or [""]
+    return "\n    ".join(_escaped(line) for line in (first, *rest))
+
+
+def _escaped(line: str) -> str:
+    return line if line.isprintable() else json.dumps(line)[1:-1]
+
+
+def json_line(entry: dict[str, Any]) -> str:
+    """One line, whatever is in it: JSON leaves C1 controls and U+2028 as they are, which end lines
+    and move cursors, and a lone surrogate could not be written at all.
+    """
+    text = json.dumps(entry, sort_keys=True, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(entry, sort_keys=True)
 
 
 def zone_of(settings: Settings) -> ZoneInfo:

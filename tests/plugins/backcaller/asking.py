@@ -223,6 +223,15 @@ def ask_forged(session: Session, given: Given) -> Results:
                 return
 
 
+def ask_spoken(session: Session, given: Given) -> Results:
+    """Say things in the name of another session, as its plugin would: a chunk, an error, an end."""
+    for message in given["messages"]:
+        event = {"event": "session", "session_id": given["session"], "data": message}
+        sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+    yield {"said": len(given["messages"])}
+
+
 def ask_malformed(session: Session, given: Given) -> Results:
     """A back-call without a type."""
     request = {"backwards_request_id": uuid.uuid4().hex, "request": {}}

@@ -54,6 +54,37 @@ def test_a_value_can_neither_end_a_line_nor_colour_it(value: object, shown: str)
     assert quoted(value) == shown
 
 
+FORGED = "x\n2026-01-01T00:00:00 INFO tidegate forged\x1b[2J\u2028\u009b2J"
+
+
+def refuse(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("shape", ["text", "json"])
+def test_what_an_exception_quotes_begins_no_line_and_moves_no_cursor(written, shape: str) -> None:
+    _, stream = written(LOG_OUTPUT_FORMAT=shape)
+    try:
+        refuse(FORGED)
+    except ValueError:
+        get_log("api").exception("request failed", given=FORGED)
+    logging.getLogger("of.another.library").error("cannot read %s", FORGED)
+    said = stream.getvalue()
+    lines = said.splitlines()
+    assert "forged" in said
+    assert all(line.isprintable() for line in lines)
+    begun = [line for line in lines if not line.startswith("    ")]
+    assert len(begun) == 2, "one each, and nobody else's"
+    if shape == "json":
+        assert json.loads(lines[0])["attributes"]["given"] == FORGED
+
+
+def test_what_no_encoding_takes_is_written_all_the_same(written) -> None:
+    _, stream = written(LOG_OUTPUT_FORMAT="json")
+    get_log("api").warning("odd", given="a\ud800b")
+    assert stream.getvalue().encode("utf-8")
+
+
 def test_an_unknown_zone_is_one_line(written) -> None:
     with pytest.raises(SettingInvalid, match="SERVER_TZ"):
         written(SERVER_TZ="Mars/Olympus")
