@@ -92,23 +92,29 @@ class Desk:
 
         Returns the outcome, for the tally.
         """
-        outcome = "error"
+        try:
+            outcome = self._attempt(kind, call, session, answer)
+        except Exception as error:
+            # Ours, or an error that could not be told: without an end the plugin waits on.
+            log.exception("back-call not answered", **_fields(call))
+            answer.fail(f"{kind.failed}internal error: {error!r}", _typed(BackCallFailed("")))
+            outcome = "error"
+        answer.end()
+        return outcome
+
+    def _attempt(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> str:
         responder = self._storage if kind.type == "storage" else self._others
         try:
             with self._turn(call.caller, session):
                 responder.respond(kind, call, session, answer)
-            outcome = "success"
         except TidegateError as error:
             unsaid = call.caller.sparing.ask()
             if unsaid is not None:
                 shown = error.message[:500]
                 log.info("back-call failed", **_fields(call), error=shown, unsaid=unsaid)
             answer.fail(error.message, _typed(error))
-        except Exception as error:
-            log.exception("back-call not answered", **_fields(call))
-            answer.fail(f"{kind.failed}internal error: {error!r}", _typed(BackCallFailed("")))
-        answer.end()
-        return outcome
+            return "error"
+        return "success"
 
     @contextmanager
     def _turn(self, caller: Caller, session: Session) -> Iterator[None]:

@@ -109,6 +109,26 @@ def test_an_error_is_told_and_ended(desk, work, caller, error):
     assert answer.ends == 1
 
 
+def test_an_error_that_cannot_be_told_as_it_is_ends_the_answer_all_the_same(desk, work, caller):
+    class Deaf(RecordedAnswer):
+        """Cannot make JSON of the first error, as when a detail of it is an object."""
+
+        def fail(self, message, data):
+            if "it broke" in message:
+                raise TypeError("no JSON")
+            super().fail(message, data)
+
+    def deed(answer):
+        raise BackCallFailed("it broke")
+
+    work.deed = deed
+    answer = Deaf()
+    desk.invoke(back_call(caller, "llm", {}), answer)
+    answer.wait()
+    assert "internal error: TypeError" in answer.error
+    assert answer.ends == 1
+
+
 def test_an_abandoned_answer_stops_the_work_at_once(desk, work, caller):
     answer = ask(desk, back_call(caller, "llm", {}))
     gevent.sleep(0)
