@@ -1,7 +1,8 @@
 """Python environments of plugins: interpreter, resolution and build by uv, shared by closure.
 
 ``Environments.ensure`` is the room's door: it turns an extracted package into an environment.
-``child`` is how the host starts any process; ``hosts`` uses it for plugins as well.
+``spawning`` is how the host starts any process, ``child`` how it watches and ends it; ``hosts``
+uses both for plugins as well.
 """
 
 from tidegate.environments.builds import Environment, Environments, Progress
@@ -13,8 +14,8 @@ from tidegate.environments.child import (
     discard,
     dividing,
     keepers,
-    spawn,
 )
+from tidegate.environments.spawning import spawn
 from tidegate.environments.syscalls import program as filter_program
 from tidegate.environments.tool import proxies
 from tidegate.environments.walls import Confine, Walls, give

@@ -1,9 +1,7 @@
-"""Child processes of the host: how they are started, watched, killed and reaped.
+"""Child processes of the host: how they are watched, killed and reaped (docs/adr/010).
 
-Every child - uv, a plugin - goes this one way (docs/adr/010):
+Every child - uv, a plugin - is started by :mod:`spawning` and goes this one way:
 
-* started by ``posix_spawn`` of the trampoline: own session and process group, limits, working
-  directory; it dies when the host dies,
 * its end is seen through a pidfd on the hub's loop and collected by ``waitid`` on that pidfd.
   Never by gevent's subprocess, fork or posix_spawn (the patched one): they install a SIGCHLD
   handler that takes the exit codes of everybody's children,
@@ -16,33 +14,27 @@ Every child - uv, a plugin - goes this one way (docs/adr/010):
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import gevent
 from gevent import get_hub, monkey
 from gevent.event import Event
 
-_TRAMPOLINE: Final = str(Path(__file__).with_name("trampoline.py"))
 _READ: Final = 1
 # gevent's own close waits for the hub; a descriptor without a watcher can be closed at once.
 _close = monkey.get_original("os", "close")
-_posix_spawn = monkey.get_original("os", "posix_spawn")
-#: Seconds in which the trampoline makes its namespaces; a dead network disk may hold it up.
-_DIVIDE_LIMIT: Final = 10.0
 _living: set[int] = set()
 _keepers: dict[int, int] = {}
-_dividing: set[int] = set()
+#: Numbers of children that are just making their namespaces. Written by ``spawning``.
+DIVIDING: Final[set[int]] = set()
 
 
 def children() -> frozenset[int]:
-    """Process ids of all children of :func:`spawn` that were not collected yet.
+    """Process ids of all children of ``spawn`` that were not collected yet.
 
     What else is a child of a host was orphaned by one of these (hosts/care) - but while
     :func:`dividing`, when children are there whose numbers nobody knows yet.
@@ -52,7 +44,7 @@ def children() -> frozenset[int]:
 
 def dividing() -> bool:
     """Whether a child is just making its namespaces, and others for it."""
-    return bool(_dividing)
+    return bool(DIVIDING)
 
 
 def keepers() -> dict[int, int]:
@@ -95,6 +87,7 @@ class ReadEnd:
     def read(self, size: int) -> bytes:
         """What is there, ``size`` bytes at most; waits for the first. Empty at the end."""
         while True:
+            # Waits also where bytes are there: the others run between two reads of a flood.
             self._hub.wait(self._watcher)
             try:
                 return os.read(self.fd, size)
@@ -111,15 +104,18 @@ class ReadEnd:
 
 @final
 class Child:
-    """A running process and the three pipes to it. Made by :func:`spawn`; ends exactly once.
+    """A running process and the three pipes to it. Made by ``spawn``; ends exactly once.
 
     ``stdin`` is a writable descriptor, ``stdout`` and ``stderr`` are readable ones; whoever asked
-    for the child wraps and closes them.
+    for the child wraps and closes them. OSError when there is no descriptor to watch it by.
     """
 
     def __init__(
         self, pid: int, stdin: int, stdout: int, stderr: int, keeper: Child | None = None
     ) -> None:
+        # First of all: what cannot be watched must not be counted among the living, for then
+        # nobody would ever collect it (hosts/care).
+        self._pidfd = os.pidfd_open(pid)
         self.pid = pid
         self.stdin = stdin
         self.stdout = stdout
@@ -132,7 +128,6 @@ class Child:
         self._on_exit: list[Callable[[], None]] = []
         _living.add(pid)
         loop = get_hub().loop
-        self._pidfd = os.pidfd_open(pid)
         self._watcher: Any = loop.io(self._pidfd, _READ)
         self._watcher.start(self._ended)
         self._reaper: Any = None
@@ -156,6 +151,7 @@ class Child:
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group. Nothing when it has ended."""
         if self.exit is None:
+            # PermissionError: all that is left of the group has another user, by a setuid program.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -168,6 +164,7 @@ class Child:
         self.signal(signal.SIGTERM)
         if self.wait(grace) is None:
             self.kill()
+        # Nobody survives SIGKILL but who waits for a disk or a network file system that is away.
         return self.wait(5.0)
 
     def _ended(self) -> None:
@@ -177,8 +174,10 @@ class Child:
         if ended is None:
             return
         if self._keeper is not None:
+            # Process 1 of its namespace: whatever the program left in there ends with it.
             self._keeper.kill()
         _keepers.pop(self.pid, None)
+        # A watcher goes before its descriptor: the number may be another file's at once.
         self._watcher.stop()
         self._watcher.close()
         _close(self._pidfd)
@@ -194,6 +193,7 @@ class Child:
         try:
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
+            # libev was faster, where it catches SIGCHLD: what it saw is the only trace left.
             return _exit_of_status(reaper.rstatus) if reaper and reaper.rpid else Exit()
         finally:
             if reaper is not None:
@@ -225,113 +225,8 @@ def _nothing() -> None:
     """The watcher is read when the pidfd tells; it needs some callback."""
 
 
-def spawn(
-    command: Sequence[str],
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-    limits: Mapping[str, int] | None = None,
-    view: Sequence[str] = (),
-    input_size: int = 0,
-    merge: bool = False,
-) -> Child:
-    """Start ``command`` (its first word is an absolute path) in ``folder``.
-
-    It sees ``environment`` and nothing else. ``limits`` are rlimits by their short names
-    (``nofile``, ``as``), and ``uid`` for another user; ``view`` are lines of the trampoline's
-    language: what of the file system it sees. The pipe to it holds ``input_size`` bytes where that
-    can be had (0: what pipes hold). With ``merge``, standard error goes where standard
-    output goes, and ``Child.stderr`` is -1. OSError when no process or pipe can be had. Must be
-    called from the main thread: the parent-death signal is bound to the thread that starts the
-    child. Waits, some milliseconds, for a child with namespaces of its own.
-    """
-    divided = any(line.startswith("n ") for line in view)
-    pipes: list[int] = []
-    try:
-        for size in (input_size, *([0] * ((1 if merge else 2) + divided))):
-            pipes += _pipe(size)
-        inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
-        inner += pipes[-1:] if divided else []
-        pid = _start(command, folder, environment, limits or {}, view, inner)
-    except BaseException:
-        for fd in pipes:
-            _close(fd)
-        raise
-    for fd in set(inner):
-        _close(fd)
-    ends = (pipes[1], pipes[2], -1 if merge else pipes[4])
-    return _divided(pid, ends, pipes[-2]) if divided else Child(pid, *ends)
-
-
-def _divided(pid: int, ends: tuple[int, int, int], report: int) -> Child:
-    """The program that process ``pid`` started, or that process when it could not."""
-    _dividing.add(pid)
-    first = Child(pid, *ends)
-    reader = ReadEnd(report)
-    timeout = gevent.Timeout(_DIVIDE_LIMIT)
-    timeout.start()
-    try:
-        numbers = reader.read(64).split()
-        if not numbers:  # its end tells why, as that of any child
-            return first
-        first.wait()
-        keeper, program = map(int, numbers)
-        return Child(program, *ends, keeper=Child(keeper, -1, -1, -1))
-    except BaseException as problem:
-        discard(first)
-        if problem is timeout:
-            raise OSError(f"its namespaces were not made in {_DIVIDE_LIMIT:g} s") from None
-        raise
-    finally:
-        timeout.close()
-        reader.close()
-        _dividing.discard(pid)
-
-
 def discard(child: Child) -> None:
     """End a child that nobody will talk to, and close its pipes."""
     child.kill()
     for fd in {child.stdin, child.stdout, child.stderr} - {-1}:
         _close(fd)
-
-
-def _start(
-    command: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    limits: Mapping[str, int],
-    view: Sequence[str],
-    descriptors: Sequence[int],
-) -> int:
-    pairs = ",".join(f"{name}={value}" for name, value in limits.items())
-    head = [sys.executable, "-I", "-S", _TRAMPOLINE, str(os.getpid()), str(folder), pairs]
-    head.append("\n".join(view))
-    return int(
-        _posix_spawn(
-            sys.executable,
-            [*head, *command],
-            dict(environment),
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(descriptors)
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-        )
-    )
-
-
-def _pipe(size: int) -> tuple[int, int]:
-    """Both ends, neither of them 0, 1 or 2: those are replaced in the child."""
-    ends = []
-    for fd in os.pipe():
-        if fd > 2:
-            ends.append(fd)
-        else:
-            ends.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
-            _close(fd)
-    if size:
-        # Refused when this user has used up its share of pipe buffers: the default does.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, size)
-    return ends[0], ends[1]

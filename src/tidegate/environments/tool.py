@@ -19,7 +19,8 @@ import gevent
 from gevent import get_hub, monkey
 
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.environments.child import Child, ReadEnd, spawn
+from tidegate.environments.child import Child, ReadEnd
+from tidegate.environments.spawning import spawn
 from tidegate.environments.walls import INSTALLER, Confine, Walls
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings

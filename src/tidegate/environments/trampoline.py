@@ -1,4 +1,4 @@
-"""What a child process of ours runs before its own program. Started by ``child.spawn``.
+"""What a child process of ours runs before its own program. Started by ``spawning``.
 
 ``posix_spawn`` knows no working directory, no limits, no other user, no namespaces and no
 parent-death signal, so a child first is this script, which sets them and becomes the program. It

@@ -1,5 +1,6 @@
 """Children: started with limits, seen to end, killed as a group, never mistaken for others."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import gevent
 import pytest
 from gevent import monkey
 
-from tidegate.environments import ReadEnd, spawn
+from tidegate.environments import ReadEnd, children, spawn
 
 close_now = monkey.get_original("os", "close")
 
@@ -180,4 +181,25 @@ def test_no_descriptor_is_left_when_a_start_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(OSError, match="nowhere"):
         spawn(["/bin/true"], folder=tmp_path, environment={})
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_T_R1_a_child_that_cannot_be_watched_is_ended_and_nothing_of_it_stays(
+    tmp_path, monkeypatch
+):
+    """Its process ran on and was counted among the living, so that nobody ever collected it."""
+    before = set(os.listdir("/proc/self/fd"))
+    numbers = []
+
+    def refused(pid):
+        numbers.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        spawn(["/bin/sleep", "60"], folder=tmp_path, environment={})
+    monkeypatch.undo()
+    (pid,) = numbers
+    assert os.waitid(os.P_PID, pid, os.WEXITED).si_status == signal.SIGKILL
+    assert pid not in children()
     assert set(os.listdir("/proc/self/fd")) == before
