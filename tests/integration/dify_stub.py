@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
@@ -20,6 +21,9 @@ class Dify:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.broken = False
+        #: While cleared, it has no greenlet left for us: all of them wait for our answers.
+        self.free = Event()
+        self.free.set()
         self.url = ""
 
     def ops(self) -> list[str]:
@@ -28,6 +32,7 @@ class Dify:
     def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
         body = json.loads(environ["wsgi.input"].read())
         self.asked.append(body)
+        self.free.wait()
         if self.broken:
             start_response("500 Internal Server Error", [("Connection", "close")])
             return [b"no"]

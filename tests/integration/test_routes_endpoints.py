@@ -316,6 +316,25 @@ def test_the_masks_of_a_list_are_asked_for_once(door: World, dify: Dify) -> None
     assert dify.ops() == ["encrypt", "decrypt"]
 
 
+def test_R24_a_list_is_answered_while_the_dify_that_asks_for_it_is_busy_asking(
+    door: World, dify: Dify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each list of Dify's holds one of its greenlets until it has our answer; decrypting needs
+    another one. With none left, masks are stars, and no list waits for ever."""
+    monkeypatch.setattr("tidegate.doors.dify.endpoints._LIST_SECONDS", 0.5)
+    for _ in range(3):
+        set_up(door)
+    dify.free.clear()
+    try:
+        with gevent.Timeout(15):
+            lists = [gevent.spawn(listed, door) for _ in range(8)]
+            gevent.joinall(lists, raise_error=True)
+    finally:
+        dify.free.set()
+    assert {row["settings"]["token"] for one in lists for row in one.value} == {"******"}
+    assert {row["settings"]["token"] for row in listed(door)} == {"se********en"}
+
+
 # ------------------------------------------------------------------ webhooks
 
 
