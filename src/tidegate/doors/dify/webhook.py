@@ -243,6 +243,8 @@ class HookAnswer:
         named = dict(self._headers)
         length = named.get("Content-Length")
         bodiless = self._without_body
+        if self._status == 204:  # RFC 9110 8.6; who believes it takes the next answer for its body
+            length = None
         if "Content-Type" not in named and self._guess and not bodiless:
             self._headers.append(("Content-Type", self._guess))
         return AnswerHead(
