@@ -80,6 +80,44 @@ def test_install_says_when_another_version_is_there(
     assert f"another version is installed ({UID})" in done.stderr
 
 
+def test_upgrade_moves_from_what_is_installed_and_waits(
+    tidegate: Run, server: Recorded, package: Path
+) -> None:
+    newer = UID.replace("0.0.1", "0.0.2")
+    server.gives("POST management/install/upload/package", {"unique_identifier": newer})
+    server.gives("GET management/list", {"list": [ROW], "total": 1})
+    server.gives("POST management/install/upgrade", {"all_installed": False, "task_id": "t"})
+    server.gives("GET management/install/tasks/t", _task("running", "building"))
+    server.gives("GET management/install/tasks/t", _task("success"))
+    done = tidegate("plugin", "upgrade", str(package), "--base", server.base, "--key", "k")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{newer} installed in place of {UID} (tenant {DEFAULT_TENANT})\n"
+    asked = next(body for key, body, _ in server.asked if key.endswith("install/upgrade"))
+    assert json.loads(asked)["original_plugin_unique_identifier"] == UID
+    assert json.loads(asked)["new_plugin_unique_identifier"] == newer
+
+
+def test_upgrade_of_what_is_not_installed_is_one_line(
+    tidegate: Run, server: Recorded, package: Path
+) -> None:
+    server.gives("POST management/install/upload/package", {"unique_identifier": UID})
+    server.gives("GET management/list", {"list": [], "total": 0})
+    done = tidegate("plugin", "upgrade", str(package), "--base", server.base, "--key", "k")
+    assert done.returncode == 1
+    assert "acme/weather is not installed" in done.stderr.splitlines()[-1]
+
+
+def test_status_of_one_plugin_leaves_out_those_whose_name_begins_alike(
+    tidegate: Run, server: Recorded
+) -> None:
+    row = {"identifier": UID, "phase": "up", "instances": [], "last_error": ""}
+    longer = {**row, "identifier": UID.replace("weather", "weatherman")}
+    server.gives("GET plugins", [row, longer])
+    for name in ("acme/weather", "acme/weather:0.0.1", UID):
+        asked = ("plugin", "status", name, "--base", server.base, "--key", "k", "--json")
+        assert [one["identifier"] for one in json.loads(tidegate(*asked).stdout)] == [UID]
+
+
 def test_list_pages_and_prints_a_table_or_json(tidegate: Run, server: Recorded) -> None:
     server.gives("GET management/list", {"list": [ROW], "total": 2})
     server.gives("GET management/list", {"list": [{**ROW, "id": "other"}], "total": 2})

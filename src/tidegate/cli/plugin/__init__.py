@@ -14,6 +14,7 @@ command = LazyGroup(
         "install": "install",
         "list": "list",
         "status": "status",
+        "upgrade": "upgrade",
         "restart": "restart",
         "uninstall": "uninstall",
     },

@@ -36,6 +36,25 @@ def install(client: Client, identifier: str, step: Callable[[str], None]) -> boo
     return True
 
 
+def upgrade(client: Client, identifier: str, step: Callable[[str], None]) -> str:
+    """Move the tenant to what was uploaded, and wait for it; the version that it had before.
+
+    ClickException when it has none, and with the reason when the install task fails.
+    """
+    before = str(find(client, identifier.split(":", 1)[0])["plugin_unique_identifier"])
+    if before != identifier:
+        versions = {
+            "original_plugin_unique_identifier": before,
+            "new_plugin_unique_identifier": identifier,
+        }
+        answer = client.post(
+            "management/install/upgrade", {**versions, "source": "package", "meta": {}}
+        )
+        if not answer["all_installed"]:
+            _wait(client, str(answer["task_id"]), step)
+    return before
+
+
 def installed(client: Client) -> list[dict[str, Any]]:
     """All installations of the tenant, as ``management/list`` gives them."""
     found: list[dict[str, Any]] = []
@@ -60,11 +79,14 @@ def _same_version(client: Client, identifier: str) -> None:
     row = find(client, identifier.split(":", 1)[0])
     if row["plugin_unique_identifier"] != identifier:
         raise click.ClickException(
-            f"another version is installed ({row['plugin_unique_identifier']}): uninstall it first"
+            f"another version is installed ({row['plugin_unique_identifier']}): "
+            "move to this one by `tidegate plugin upgrade`"
         )
 
 
 def _wait(client: Client, task_id: str, step: Callable[[str], None]) -> None:
+    # No limit of its own: the task has one (PLUGIN_INSTALL_TIMEOUT) and ends with the reason, which
+    # a second clock here would only hide.
     while True:
         task = client.get(f"management/install/tasks/{task_id}")
         for entry in task["plugins"]:

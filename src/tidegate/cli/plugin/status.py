@@ -20,10 +20,15 @@ _COLUMNS = ("plugin", "phase", "pids", "sessions", "memory", "starts", "deaths",
 def command(plugin: str, target: Target, as_json: bool) -> None:
     """Show what the host knows of each plugin, or of PLUGIN (author/name or identifier)."""
     rows = Client(target).debug("GET", "plugins")
-    rows = [row for row in rows if str(row["identifier"]).startswith(plugin)]
+    rows = [row for row in rows if not plugin or _is(plugin, str(row["identifier"]))]
     if plugin and not rows:
         raise click.ClickException(f"the host knows no {plugin}: it starts with its first call")
     table(rows if as_json else [_line(row) for row in rows], _COLUMNS, as_json=as_json)
+
+
+def _is(plugin: str, identifier: str) -> bool:
+    # Not any beginning: acme/mail is not acme/mailer.
+    return identifier == plugin or identifier.startswith((f"{plugin}:", f"{plugin}@"))
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
