@@ -113,18 +113,31 @@ def _database(settings: Settings) -> str:
     database = storage.Database(settings)
     try:
         with database.read() as connection:
-            connection.exec_driver_sql("SELECT count(*) FROM plugin_installations")
+            connection.exec_driver_sql("SELECT 1")
     finally:
         database.dispose()
+    if not storage.is_current(settings):
+        raise Warned(f"{settings.database_kind} lacks tables of this version: `tidegate migrate`")
     return f"{settings.database_kind} answers"
 
 
 def _host(settings: Settings) -> str:
+    if settings.tidegate_link_host:
+        return _host_elsewhere(settings.tidegate_link_host)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)
         if probe.connect_ex(os.fsencode(link_socket(settings))):
             raise Warned("host does not run")
     return str(link_socket(settings))
+
+
+def _host_elsewhere(address: str) -> str:
+    name, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((name.strip("[]"), int(port)), timeout=2).close()
+    except (OSError, ValueError) as error:
+        raise Warned(f"no host answers at {address} (TIDEGATE_LINK_HOST): {error}") from None
+    return address
 
 
 def _isolation(settings: Settings) -> str:
@@ -150,7 +163,9 @@ def _api(settings: Settings) -> str:
         health = client.root("GET", "/health/check")
     except Unreachable as error:
         raise Warned(f"api does not answer at {base}") from error
-    return f"{base} {health.get('status')}, version {health.get('version')}"
+    if not isinstance(health, dict) or "status" not in health:
+        raise click.ClickException(f"something else answers at {base} (SERVER_PORT): {health!r}")
+    return f"{base} {health['status']}, version {health.get('version')}"
 
 
 _CHECKS: dict[str, Callable[[Settings], str]] = {

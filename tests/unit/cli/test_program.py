@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Run
+from tests.servers import PostgresServer
+from tests.unit.cli.conftest import Recorded, Run
 from tidegate.cli.program import LazyGroup, root
 
 
@@ -92,6 +93,30 @@ def test_doctor_fails_on_a_key_that_others_can_read(tidegate: Run, home: Path) -
     done = tidegate("doctor")
     assert done.returncode == 1
     assert "chmod 600" in done.stdout
+
+
+def test_doctor_tells_other_tenants_of_its_addresses_from_tidegate(
+    tidegate: Run, server: Recorded
+) -> None:
+    server.gives("GET check", ["not", "ours"], plain=True)
+    port = server.base.rpartition(":")[2]
+    done = tidegate("doctor", "--json", SERVER_PORT=port, TIDEGATE_LINK_HOST=f"127.0.0.1:{port}")
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows["api"]["state"] == "broken"
+    assert "something else answers" in rows["api"]["says"]
+    assert rows["host"] == {"check": "host", "state": "ok", "says": f"127.0.0.1:{port}"}
+    done = tidegate("doctor", "--json", SERVER_PORT="1", TIDEGATE_LINK_HOST="127.0.0.1:1")
+    assert "TIDEGATE_LINK_HOST" in done.stdout
+
+
+def test_doctor_names_a_database_that_was_not_migrated(
+    tidegate: Run, postgres: PostgresServer
+) -> None:
+    with postgres.database() as environ:
+        done = tidegate("doctor", "--json", SERVER_PORT="1", **environ)
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows["storage"]["state"] == "warning"
+    assert "tidegate migrate" in rows["storage"]["says"]
 
 
 def test_migrate_runs_unpatched_and_is_repeatable(tidegate: Run) -> None:
