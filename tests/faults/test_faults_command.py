@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from gevent.pywsgi import WSGIServer
 
 from tests.stack import running_stack
 from tidegate.cli.faults import report
 from tidegate.cli.faults.actors import ACTORS
-from tidegate.cli.faults.calling import CUT, ERROR, HUNG, OK, Outcome
+from tidegate.cli.faults.calling import CUT, ERROR, HUNG, OK, Outcome, Server
 from tidegate.cli.faults.running import Group, Seen
+from tidegate.cli.target import Target
+from tidegate.settings import Secret
 
 ACTOR = {one.name: one for one in ACTORS}
 
@@ -44,6 +50,28 @@ def test_the_pack_hurts_nobody_here_and_says_so(tmp_path: Path) -> None:
     [died] = [one for one in facts["actors"] if one["name"] == "exit"]
     assert died["same"]["ends"] == {"error": 5}
     assert died["other"]["whole"] == 5
+
+
+def test_a_line_that_cannot_be_read_is_a_cut_stream_and_not_one_that_nobody_counts() -> None:
+    for body in (b'data: {"code": 0, "da', b'data: {"code": 0, "data": {}}\n', b"data: []\n"):
+        with serving(body) as base:
+            server = Server(Target(base, Secret("k"), "t"), patience=5)
+            assert server.call("acme/x", "tick", {}).end == CUT
+
+
+@contextmanager
+def serving(body: bytes) -> Iterator[str]:
+    """The address of a server that answers everything with ``body``."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return [body]
+
+    listener = WSGIServer(("127.0.0.1", 0), application, log=None)
+    listener.start()
+    yield f"http://127.0.0.1:{listener.server_port}"
+    listener.stop(timeout=1)
 
 
 def group(*ends: str, lost: int = 0) -> Group:

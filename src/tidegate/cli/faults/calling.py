@@ -11,12 +11,15 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from tidegate.cli.target import Target
 
 OK, ERROR, REFUSED, CUT, HUNG = "ok", "error", "refused", "cut", "hung"
+#: What half a line, or a line of something else, makes of reading it. It counts as cut: an
+#: exception would end the bystander's thread, and a stream that is not counted was never hurt.
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError)
 
 
 @final
@@ -56,7 +59,7 @@ class Server:
                 self._read(response, outcome, numbered=deed == "tick")
         except TimeoutError:
             outcome.end = HUNG
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, *_UNREADABLE) as error:
             outcome.end, outcome.error = CUT, type(error).__name__
         outcome.took = time.monotonic() - began
         return outcome

@@ -55,14 +55,16 @@ def command(
     chosen = _chosen(only)
     client, progress = Client(target), Progress()
     began = datetime.now(UTC)
+    plugins: list[str] = []
     try:
-        plugins = [_bring(client, name, private_key, progress) for name in _NAMES]
+        for name in _NAMES:
+            plugins.append(_bring(client, name, private_key, progress))
         pack = Pack(Server(target, patience), *plugins, streams=streams, seconds=seconds)
         seen = _run(pack, chosen, progress)
-        if not keep:
-            _take_away(client, plugins)
     finally:
         progress.done()
+        if not keep:  # also after Ctrl-C: somebody else's server is not left with a bad actor
+            _take_away(client, plugins)
     facts = report.facts(target.base, began, seen)
     if output is not None:
         output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

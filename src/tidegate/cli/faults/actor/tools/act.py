@@ -70,9 +70,11 @@ class ActTool(Tool):
     def deed_freeze(self, given: dict[str, Any]) -> Answer:
         """The whole process stands still for some seconds."""
         yield self.create_text_message("frozen")
-        seconds = float(given["seconds"])
-        subprocess.Popen(["sh", "-c", f"sleep {seconds}; kill -CONT {os.getpid()}"])
+        # Again and again: where others burn the CPU, the first may come before the stop.
+        script = f"while sleep {float(given['seconds'])} && kill -CONT {os.getpid()}; do :; done"
+        waker = subprocess.Popen(["sh", "-c", script])
         os.kill(os.getpid(), signal.SIGSTOP)
+        waker.kill()
         yield self.create_text_message("warm again")
 
     def deed_burn(self, given: dict[str, Any]) -> Answer:
