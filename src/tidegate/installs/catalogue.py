@@ -211,6 +211,14 @@ class Catalogue:
         self._fresh = True
 
     def _keep_looking(self) -> None:
+        try:
+            self._look_while_asked()
+        finally:
+            # However it ended: with nobody looking, what is kept here must not count as fresh. The
+            # next question looks by itself and starts anew.
+            self._fresh = False
+
+    def _look_while_asked(self) -> None:
         rests_at = time.monotonic() + REST_AFTER
         while not self._closing.wait(LOOK_EVERY):
             if self._asked:
@@ -223,7 +231,6 @@ class Catalogue:
             except StorageUnavailable as error:
                 # what is known goes on being served: a call needs no database
                 log.warning("generation unknown", error=error.message)
-        self._fresh = False
 
     def _look(self) -> None:
         with self._database.read() as conn:

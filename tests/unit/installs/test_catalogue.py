@@ -12,7 +12,7 @@ from sqlalchemy import event
 from tests.unit.installs.conftest import OTHER, TENANT, House, identifier
 from tidegate.errors import DatabaseUnavailable
 from tidegate.installs import Catalogue, catalogue
-from tidegate.storage import Database
+from tidegate.storage import Database, generation
 
 pytestmark = pytest.mark.blocks_hub("packages are built and migrations run in the test's process")
 
@@ -161,6 +161,25 @@ def test_nobody_looks_when_nobody_asks(house: House, monkeypatch: pytest.MonkeyP
     assert watcher.ready()
     house.installed()
     assert house.catalogue.installation(TENANT, PLUGIN) is not None
+
+
+def test_a_watcher_that_breaks_leaves_nothing_that_counts_as_fresh(
+    house: House,
+    elsewhere: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(catalogue, "LOOK_EVERY", 0.01)
+    assert elsewhere.installation(TENANT, PLUGIN) is None
+    watcher = elsewhere._watcher
+    assert watcher is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "current", lambda conn: 1 // 0)
+        watcher.join(timeout=5)
+        assert watcher.ready(), "it broke"
+    house.installed()
+    assert elsewhere.installation(TENANT, PLUGIN) is not None
+    assert "ZeroDivisionError" in capfd.readouterr().err, "and it was told"
 
 
 def test_memory_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
