@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, final
 
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -105,6 +105,13 @@ def _named_errors(kind: str) -> Iterator[None]:
         ) from error
     except (OperationalError, InterfaceError) as error:
         raise _unavailable(kind, error.orig) from error
+    except InternalError as error:
+        if not postgresql.is_read_only(error.orig):
+            raise
+        raise DatabaseUnavailable(
+            "the database takes no writes for now (read-only): a fail-over, perhaps",
+            reason="read_only",
+        ) from error
     except sqlite3.OperationalError as error:  # of BEGIN, which SQLAlchemy does not wrap
         raise _unavailable(kind, error) from error
 

@@ -48,6 +48,14 @@ def through_pgbouncer(settings: Settings) -> bool:
     return settings.db_type == "pgbouncer"
 
 
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether the server takes no writes for now, as a standby does in the middle of a fail-over.
+
+    psycopg2 files that under InternalError, beside mistakes of whoever wrote the statement.
+    """
+    return isinstance(error, pg_errors.ReadOnlySqlTransaction)
+
+
 def create_database(settings: Settings) -> bool:
     """Create DB_DATABASE from DB_DEFAULT_DATABASE when it is missing; True when it was made.
 

@@ -105,6 +105,25 @@ def test_through_pgbouncer_nothing_stays_on_a_connection(settings: Settings) -> 
         assert conn.execute(text("SHOW transaction_read_only")).scalar() == "off"
 
 
+def test_T_H3_a_write_to_a_server_that_takes_none_is_an_outage_and_no_defect(
+    settings: Settings,
+) -> None:
+    migrate(settings)
+    database = Database(settings)
+
+    def write_to_a_standby() -> None:
+        with database.write() as conn:
+            conn.execute(text("SET TRANSACTION READ ONLY"))
+            generation.bump(conn)
+
+    with pytest.raises(DatabaseUnavailable, match="read-only") as told:
+        write_to_a_standby()
+    assert told.value.details == {"reason": "read_only"}
+    with database.write() as conn:
+        assert generation.bump(conn) == 2, "the connection is whole again"
+    database.dispose()
+
+
 def test_the_pool_is_as_large_as_the_settings_say(settings: Settings) -> None:
     database = Database(_load(settings, db_max_idle_conns=1, db_max_open_conns=3))
     pids = set()
