@@ -14,13 +14,13 @@ from typing import final
 
 import msgspec
 
-from tidegate.errors import InvalidIdentifier, PackageRejected, RegistrationRefused
+from tidegate.errors import PackageRejected, RegistrationRefused
 from tidegate.ids import PluginIdentifier
 from tidegate.packages.assets import ASSET_FOLDER, AssetShelf
 from tidegate.packages.declarations import KINDS, Documents
 from tidegate.packages.declarations.kinds import Kind
 from tidegate.packages.json_nodes import json_node
-from tidegate.packages.manifest import Manifest, read_manifest
+from tidegate.packages.manifest import Manifest, identifier_of, read_manifest
 from tidegate.packages.manifest_rules import manifest_faults
 from tidegate.packages.package import fill_defaults
 from tidegate.packages.shapes import Json, Misfit
@@ -117,8 +117,8 @@ def _identifier(read: Manifest, declaration: dict[str, Json], tenant: str) -> Pl
     text = msgspec.json.encode(declaration) + tenant.encode()
     checksum = hashlib.sha256(text).hexdigest()
     try:
-        return PluginIdentifier.parse(f"{read.plugin_id}:{read.version}@{checksum}")
-    except InvalidIdentifier as error:
+        return identifier_of(read, checksum)
+    except PackageRejected as error:
         raise _bad_manifest(error.message) from None
 
 

@@ -65,6 +65,11 @@ def test_the_identity_is_the_declarations_and_the_tenants():
     assert str(one).startswith("acme/kitchen:0.0.1@")
 
 
+def test_a_name_that_no_column_holds_is_told_to_the_developer():
+    long = {**MANIFEST, "author": "a" * 64, "name": "n" * 128}
+    assert "take 9 off author or name" in refusal(manifest=long)
+
+
 def test_what_sdks_add_is_left_out_and_what_they_lack_is_filled():
     declaration = registered().declaration
     assert "extra" not in declaration["tool"]["tools"][0]
