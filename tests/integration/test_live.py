@@ -252,6 +252,13 @@ def test_a_message_over_the_limit_closes_the_connection(connect) -> None:
     assert client.wait_closed() == 1009
 
 
+@pytest.mark.parametrize("settings", [{"TIDEGATE_MAX_BODY": "1000"}])
+def test_the_limit_of_a_message_counts_bytes_and_not_characters(connect) -> None:
+    client = connect()
+    client.send_event(Message(data="\u732b" * 400, message_finished=False))
+    assert client.wait_closed() == 1009
+
+
 @pytest.mark.parametrize("settings", [{"TIDEGATE_LIVE_SESSIONS": "1"}])
 def test_more_calls_than_allowed_are_refused_typed(connect) -> None:
     client = connect()

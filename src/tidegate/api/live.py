@@ -125,7 +125,7 @@ class LiveConnection:
         self._calls: dict[bytes, LiveCall] = {}
         self._idle = Event()
         self._idle.set()
-        self._parts: list[str] = []
+        self._parts: list[bytes] = []
         self._size = 0
         self._over = False
         self._greenlets: set[gevent.Greenlet] = set()
@@ -196,14 +196,15 @@ class LiveConnection:
             self._close(_BINARY, "text messages only")
 
     def _text(self, event: Message[str]) -> None:
-        self._size += len(event.data)
+        data = event.data.encode()  # the limit is one of bytes, and a character may have four
+        self._size += len(data)
         if self._size > self.door.settings.tidegate_max_body:
             self._close(_TOO_BIG, "the message is over TIDEGATE_MAX_BODY")
             return
-        self._parts.append(event.data)
+        self._parts.append(data)
         if event.message_finished:
-            text, self._parts, self._size = "".join(self._parts), [], 0
-            self._message(text.encode())
+            text, self._parts, self._size = b"".join(self._parts), [], 0
+            self._message(text)
 
     def _message(self, text: bytes) -> None:
         try:
