@@ -112,11 +112,12 @@ class PluginHost:
 
     def supervisor(self, identifier: str) -> Supervisor:
         """The plugin's supervisor, made when there is none; InvalidIdentifier when it is no id."""
+        # Also for those that are known: an operation on one that has ended would wait for another.
+        if self._stopping:
+            raise PluginStartFailed("no available node: the host is stopping")
         known = self._supervisors.get(identifier)
         if known is not None:
             return known
-        if self._stopping:
-            raise PluginStartFailed("no available node: the host is stopping")
         PluginIdentifier.parse(identifier)
         made = Supervisor(
             identifier,
@@ -146,10 +147,14 @@ class PluginHost:
         supervisor = self._supervisors.get(identifier)
         if supervisor is None:
             return False
-        supervisor.stop(grace)
-        if self._supervisors.get(identifier) is supervisor:
-            del self._supervisors[identifier]
+        # In a greenlet of its own, which goes on when the time of whoever asked is over.
+        gevent.spawn(self._stop, supervisor, grace).get()
         return True
+
+    def _stop(self, supervisor: Supervisor, grace: float) -> None:
+        supervisor.stop(grace)
+        if self._supervisors.get(supervisor.identifier) is supervisor:
+            del self._supervisors[supervisor.identifier]
 
     def stop(self, grace: float) -> None:
         """End every plugin; open calls get ``grace`` seconds. Called when the host stops."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from typing import Final, Protocol
 
-from tidegate.errors import CallFailed, TidegateError
+from tidegate.errors import CallFailed, IllegalTransition
 from tidegate.hosts.session_table import SessionTable
 from tidegate.link import ServerCall
 
@@ -38,12 +38,6 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.GONE: frozenset(),
     State.FAILED: frozenset(),
 }
-
-
-class IllegalTransition(TidegateError):
-    """A state was left for one that cannot follow it: a defect of the host."""
-
-    error_type = "IllegalTransition"
 
 
 def check_transition(old: State, new: State) -> None:

@@ -46,7 +46,7 @@ class Packages(Protocol):
         """Content of ``key``; BlobMissing or BlobUnavailable."""
 
 
-class PackageUnknown(PluginStartFailed):
+class PackageMissing(PluginStartFailed):
     """The blob store has no package of that identifier."""
 
 
@@ -65,7 +65,7 @@ class Provision:
         """Everything that a start needs, built where it is not there.
 
         Called by supervisors and by the control call of that name; at once they are one build.
-        Raises PackageUnknown when there is no such package, PackageRejected, EnvironmentFailed.
+        Raises PackageMissing when there is no such package, PackageRejected, EnvironmentFailed.
         """
         busy = self._busy.setdefault(identifier, BoundedSemaphore(1))
         if busy.locked():
@@ -135,7 +135,7 @@ class Provision:
             _clear(own_folder(parsed.plugin_id, self._settings))
 
     def package(self, identifier: str) -> bytes:
-        """An uploaded package. PackageUnknown, or PluginStartFailed when the store is away."""
+        """An uploaded package. PackageMissing, or PluginStartFailed when the store is away."""
         return self._load(PluginIdentifier.parse(identifier))
 
     def sweep(self) -> None:
@@ -200,7 +200,7 @@ class Provision:
                 return self._blobs.load(f"{prefix}/{parsed}")
             except TidegateError as error:
                 problem = problem or error
-        kind = PackageUnknown if isinstance(problem, BlobMissing) else PluginStartFailed
+        kind = PackageMissing if isinstance(problem, BlobMissing) else PluginStartFailed
         raise kind(f"{NOT_FOUND}: the package of {parsed} cannot be loaded: {problem}") from problem
 
 

@@ -7,19 +7,19 @@
 
 A call goes to the instance with the fewest sessions. One that comes while the plugin is not up
 waits in line, up to the start limit; one that finds every session taken waits for a free one. The
-one starter greenlet prepares, starts, waits for readiness and lets the line in. Failures go to
-everybody who waits, at once and with the reason. No greenlet exists while a plugin is up or idle;
-what has to be looked at from time to time, ``care`` looks at.
+one greenlet of the ``Starter`` prepares, starts and waits for readiness, then the line is let in.
+Failures go to everybody who waits, at once and with the reason. No greenlet exists while a plugin
+is up or idle; what has to be looked at from time to time, ``care`` looks at.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
@@ -30,9 +30,9 @@ from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.instance import State
 from tidegate.hosts.launch import Prepared
 from tidegate.hosts.local import LocalInstance
-from tidegate.hosts.provision import PackageUnknown, Provision
+from tidegate.hosts.provision import PackageMissing, Provision
 from tidegate.hosts.restarts import Restarts
-from tidegate.hosts.starting import Start
+from tidegate.hosts.starting import Start, Starter
 from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.link import ServerCall
 from tidegate.settings import Settings
@@ -86,17 +86,20 @@ class Supervisor:
             admission or Admission(settings.tidegate_tenant_sessions),
             begin=self._begin,
             free=lambda: self._pick() is not None,
-            explain=lambda: self._doing,
+            explain=lambda: self._starter.doing,
         )
-        self._starting: AsyncResult | None = None
-        self._starter: gevent.Greenlet | None = None
-        self._try: Start | None = None
+        self._starter = Starter(
+            identifier,
+            self._attempt,
+            lambda: self.restarts.wait,
+            self._switch_to,
+            self._start_failed,
+        )
+        #: Those whose place the next one takes; those that end their calls and are called no more.
         self._outgoing: set[LocalInstance] = set()
         self._leaving: set[LocalInstance] = set()
-        self._listeners: list[Progress] = []
         self._stopped = False
         self._ended = Event()
-        self._doing = "nothing was done yet"
 
     # ------------------------------------------------------------------ calls
 
@@ -109,9 +112,10 @@ class Supervisor:
         if refusal is not None:
             call.fail(refusal.as_json())
             return
+        # In line first: a start that fails at once fails everybody who is in it.
         self._entrance.wait(call, crowded=serving)
         if not serving:
-            self._ensure_starting()
+            self._starter.begin()
 
     def _begin(self, call: ServerCall) -> bool:
         while (instance := self._pick()) is not None:
@@ -121,6 +125,7 @@ class Supervisor:
 
     def _pick(self) -> LocalInstance | None:
         """The instance with the fewest sessions that takes one more."""
+        # Nearly every plugin has one: this is on the way of every call.
         pool = self.pool
         if len(pool) == 1:
             return pool[0] if self._takes(pool[0]) else None
@@ -153,7 +158,7 @@ class Supervisor:
             return Phase.STOPPED
         if any(one.state is State.READY for one in self.pool):
             return Phase.UP
-        if self._starter is not None:
+        if self._starter.running:
             return Phase.STARTING
         return Phase.QUARANTINED if self.restarts.quarantined_until else Phase.IDLE
 
@@ -169,15 +174,17 @@ class Supervisor:
 
     @property
     def instances(self) -> list[LocalInstance]:
-        """Every process that lives: those in use, one that starts, those that drain."""
-        candidate = self._try.candidate if self._try is not None else None
-        own = [*self.pool, candidate, *self._leaving]
+        """Every process that lives: those in use, one that starts, those that drain.
+
+        The one that starts may have no process yet (``State.NEW``).
+        """
+        own = [*self.pool, self._starter.candidate, *self._leaving]
         return [one for one in own if one is not None]
 
     @property
     def starting(self) -> bool:
         """Whether an instance is on its way."""
-        return self._starter is not None
+        return self._starter.running
 
     def ensure_up(self, progress: Progress | None = None) -> None:
         """Wait until the plugin is up; TidegateError with the reason when it does not come up.
@@ -189,7 +196,7 @@ class Supervisor:
         refusal = self._refusal()
         if refusal is not None:
             raise refusal
-        self._await_start(progress)
+        self._starter.wait(progress)
 
     def restart(self, progress: Progress | None = None) -> None:
         """Start a new process, route to it, let the old one end its calls. Ends a quarantine.
@@ -197,14 +204,17 @@ class Supervisor:
         TidegateError when the new one does not come up; the old one then goes on.
         """
         self.restarts.forgive()
+        refusal = self._refusal()
+        if refusal is not None:  # being stopped: nobody would ever end what is started now
+            raise refusal
         self._outgoing.update(self.pool)
-        self._await_start(progress)
+        self._starter.wait(progress)
 
     def more(self, why: str) -> None:
         """Start one more instance, unless one is on its way or the plugin must not start."""
-        if self._starter is None and self._refusal() is None:
+        if not self._starter.running and self._refusal() is None:
             log.info("one more instance", plugin=self.identifier, why=why)
-            self._ensure_starting()
+            self._starter.begin()
 
     def replace(self, instance: LocalInstance, why: str) -> None:
         """Start an instance that takes the place of this one, which then ends its calls and goes.
@@ -215,7 +225,7 @@ class Supervisor:
             return
         log.info("instance replaced", plugin=self.identifier, pid=instance.pid, why=why)
         self._outgoing.add(instance)
-        self._ensure_starting()
+        self._starter.begin()
 
     def retire(self, instance: LocalInstance) -> None:
         """Route nothing more to ``instance``; it ends its calls and goes."""
@@ -228,12 +238,13 @@ class Supervisor:
     def stop(self, grace: float) -> None:
         """Take no more calls, let open ones end for ``grace`` seconds, end every process.
 
-        Called by control operations and at the host's end. Returns when nothing is left.
+        Called by control operations and at the host's end, in a greenlet that nobody kills: one
+        stopped by half would refuse calls for ever. Returns when nothing is left. Twice at once
+        the shorter grace counts.
         """
         self._stopped = True
-        starter, self._starter = self._starter, None
-        if starter is not None:
-            starter.kill()
+        # The start before the instances: what it has brought so far is one of them then.
+        self._starter.kill(PluginStartFailed(f"{self.identifier} was stopped"))
         refusal = self._refusal()
         if refusal is not None:
             self._entrance.fail(refusal)
@@ -245,43 +256,8 @@ class Supervisor:
         """Wait for the end of :meth:`stop`, which somebody else called."""
         self._ended.wait()
 
-    def _await_start(self, progress: Progress | None) -> None:
-        if progress is not None:
-            self._listeners.append(progress)
-        try:
-            self._ensure_starting().get()
-        finally:
-            if progress is not None:
-                self._listeners.remove(progress)
-
-    def _ensure_starting(self) -> AsyncResult:
-        if self._starting is None or self._starter is None:
-            self._starting = AsyncResult()
-            self._starter = gevent.spawn(self._start, self._starting)
-        return self._starting
-
-    def _start(self, outcome: AsyncResult) -> None:
-        """Body of the starter greenlet: one try, then everybody who waits knows."""
-        try:
-            gevent.sleep(self.restarts.wait)
-            instance = self._bring_up()
-        except TidegateError as error:
-            self._start_failed(error, outcome)
-        except Exception as error:
-            log.exception("plugin cannot be started", plugin=self.identifier)
-            self._start_failed(PluginStartFailed(f"internal error: {error!r}"), outcome)
-        except gevent.GreenletExit:
-            outcome.set_exception(PluginStartFailed(f"{self.identifier} was stopped"))
-            raise
-        else:
-            self._starter = None
-            self._try = None
-            self._switch_to(instance)
-            outcome.set(None)
-
-    def _bring_up(self) -> LocalInstance:
-        self._try = Start(self.identifier, self.settings, self._slots, self._made, self._progress)
-        return self._try.run(self._provision)
+    def _attempt(self, tell: Progress) -> Start:
+        return Start(self.identifier, self.settings, self._provision, self._slots, self._made, tell)
 
     def _made(self, prepared: Prepared) -> LocalInstance:
         self.starts += 1
@@ -295,24 +271,25 @@ class Supervisor:
             self.retire(old)
         self._entrance.pump()
         if len(self.pool) < self.settings.tidegate_instances_min:
-            self._ensure_starting()
+            self._starter.begin()
 
-    def _start_failed(self, error: TidegateError, outcome: AsyncResult) -> None:
-        if isinstance(error, PackageUnknown):
+    def _start_failed(self, error: TidegateError, had_process: bool) -> CallFailed:
+        """What everybody who waits is told."""
+        if isinstance(error, PackageMissing):
             self._on_unknown(self)
-        elif self._try is None or self._try.candidate is None:
-            self.restarts.died(ready=False, lived=0.0, served=0)  # it cannot even be prepared
-        self._starter = None
-        self._try = None
+        elif not had_process:  # it cannot even be prepared; else its own end counts (_gone)
+            self.restarts.died(ready=False, lived=0.0, served=0)
         self.last_error = error.message
         log.error("plugin not started", plugin=self.identifier, error=error.message)
-        failure: Any = error
-        if not isinstance(error, CallFailed):
+        failure: CallFailed
+        if isinstance(error, CallFailed):
+            failure = error
+        else:
             failure = PluginStartFailed(error.message, **error.details)
         self._outgoing.clear()
         if not self.pool:
             self._entrance.fail(failure)
-        outcome.set_exception(failure)
+        return failure
 
     def _gone(self, instance: LocalInstance) -> None:
         """An instance ended (called once by each)."""
@@ -326,6 +303,7 @@ class Supervisor:
         self._outgoing.discard(instance)
         if instance in self.pool:
             self.pool.remove(instance)
+            # One that nobody called may be left down: its next call starts it.
             used = instance.table.opened and not self._stopped
             few = used and len(self.pool) < self.settings.tidegate_instances_min
             if few or (self.waiting and not self.pool):
@@ -334,12 +312,6 @@ class Supervisor:
     def _restart_after_death(self) -> None:
         refusal = self._refusal()
         if refusal is None:
-            self._ensure_starting()
+            self._starter.begin()
         elif not self.pool:
             self._entrance.fail(refusal)
-
-    def _progress(self, step: str, message: str) -> None:
-        self._doing = f"{step}: {message}"
-        log.debug("plugin start", plugin=self.identifier, step=step, note=message)
-        for listener in list(self._listeners):
-            listener(step, message)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.hosts.instance import IllegalTransition, State, check_transition
+from tidegate.errors import IllegalTransition
+from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.launch import Box, Places, Prepared, plugin_environment, prefixes_of
 from tidegate.settings import Settings
 
