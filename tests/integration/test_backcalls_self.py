@@ -87,6 +87,15 @@ def test_a_tool_of_another_plugin_is_called(world, backcaller):
     assert "".join(one["message"]["text"] for one in found) == "Hello, Ada! Nice to meet you.\n"
 
 
+def test_a_file_of_a_tool_arrives_whole(world, backcaller):
+    """The SDK cuts it into parts, and a plugin that calls a tool has no use for those."""
+    (found,) = world.ask(
+        backcaller, "tool", provider=MYSELF, tool="ask", parameters={"what": "file"}
+    )
+    assert found["type"] == "blob"
+    assert found["message"] == {"blob": "x" * 20_000}
+
+
 def test_a_provider_may_be_named_by_one_word(world, backcaller):
     found = world.ask(backcaller, "moderation", provider="zoo", text="all good")
     assert found == [{"bad": False}]

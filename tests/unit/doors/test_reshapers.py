@@ -12,13 +12,11 @@ import pytest
 from tests.unit.doors.sources import Given
 from tidegate.doors.dify.action import Reshaper
 from tidegate.doors.dify.reshapers import (
-    FILE_LIMIT,
-    PART_LIMIT,
-    BlobMerger,
     ExpiryMender,
     LabelMender,
     Reshaped,
 )
+from tidegate.doors.files import FILE_LIMIT, PART_LIMIT, BlobMerger
 from tidegate.errors import CallFailed, MessageTooLarge, ProtocolError
 
 TEXT = b'{"type":"text","message":{"text":"blob_chunk"},"meta":null}'
@@ -177,3 +175,15 @@ def test_a_file_with_an_endless_id_ends_the_call() -> None:
     assert merged(part(b"abc", file="x" * 1024, end=True))
     with pytest.raises(MessageTooLarge, match="the id of a file is too long: 1025"):
         merged(part(b"abc", file="x" * 1025, end=True))
+
+
+@pytest.mark.parametrize("mender", [ExpiryMender(), LabelMender("m")], ids=["expiry", "label"])
+def test_T_P1_what_is_far_too_long_is_not_made_objects_of(mender: Reshaper) -> None:
+    keys = b",".join(b'"k%d":{}' % number for number in range(200_000))
+    chunk = b'{"expires_at":null,"model_schema":{%b},%b}' % (keys, keys)
+    tracemalloc.start()
+    try:
+        assert mender.chunk(chunk) is chunk
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

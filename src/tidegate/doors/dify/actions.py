@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from tidegate.doors.dify.action import DROP, Action, Data, Field, items, mapping, text
-from tidegate.doors.dify.reshapers import BlobMerger, ExpiryMender, LabelMender
+from tidegate.doors.dify.reshapers import ExpiryMender, LabelMender
+from tidegate.doors.files import BlobMerger
 
 __all__ = ["ACTIONS", "Action", "Data"]
 

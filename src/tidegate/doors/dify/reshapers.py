@@ -1,16 +1,15 @@
 """The few places where a plugin's chunks change on their way to Dify (contract.md section 3).
 
 =============  ====================================================================
-BlobMerger     an agent's files: many ``blob_chunk`` become one ``blob``
 LabelMender    a model schema without a label gets the model's name (errata 6)
 ExpiryMender   credentials that never expire say -1, not null
 =============  ====================================================================
+
+An agent's files are put together as well: ``doors.files``.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -19,40 +18,14 @@ from msgspec import Raw
 
 from tidegate.doors.dify.action import Reshaper
 from tidegate.doors.routes import Source
-from tidegate.errors import CallFailed, MessageTooLarge, ProtocolError
-from tidegate.wire.session import UNREADABLE, head_of
+from tidegate.errors import CallFailed
+from tidegate.wire.session import UNREADABLE
 
-#: Largest part of a file, and largest file, that an agent may send (spec/plugin/06 section 4).
-PART_LIMIT: Final = 8192
-FILE_LIMIT: Final = 15 << 20
-#: Files of one call that are open at once, and bytes that wait in them.
-OPEN_FILES: Final = 64
-OPEN_BYTES: Final = 4 * FILE_LIMIT
-#: Longest id of a file in characters: open files are held by it.
-_LONGEST_ID: Final = 1024
-
+#: What is longer is neither a schema nor credentials, and goes on as it came: making objects of two
+#: million keys holds up every other call of this process for more than a second.
+_MOST: Final = 256 << 10
 _encode: Final = msgspec.json.encode
 _fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-class _Part(msgspec.Struct):
-    id: str
-    blob: str
-    end: bool
-    total_length: float | None = None
-
-
-class _BlobChunk(msgspec.Struct):
-    message: _Part
-    meta: Raw = Raw(b"null")
-
-
-class _Typed(msgspec.Struct):
-    type: str = ""
-
-
-_decode_type: Final = msgspec.json.Decoder(_Typed).decode
-_decode_part: Final = msgspec.json.Decoder(_BlobChunk).decode
 
 
 @final
@@ -101,72 +74,6 @@ class Reshaped:
         except CallFailed as error:
             self._error = error
         return passed
-
-
-@final
-class BlobMerger:
-    """Puts an agent's files together. Memory follows what came, never what was announced (D-20).
-
-    Nothing is skipped: a part that cannot be read, and an end inside a file, end the call.
-    """
-
-    def __init__(self) -> None:
-        self._files: dict[str, bytearray] = {}
-        self._waiting = 0
-
-    def chunk(self, chunk: bytes) -> bytes | None:
-        """See :class:`Reshaper`."""
-        if b"blob_chunk" not in chunk or _type_of(chunk) != "blob_chunk":
-            return chunk
-        try:
-            part = _decode_part(chunk)
-            content = base64.b64decode(part.message.blob, validate=True)
-        except (*UNREADABLE, binascii.Error, ValueError) as error:
-            raise ProtocolError(
-                f"unmarshal json failed: a part of a file cannot be read: {error}",
-                line=head_of(chunk)[:200],
-            ) from None
-        return self._add(part, content)
-
-    def finish(self) -> None:
-        """See :class:`Reshaper`."""
-        if self._files:
-            raise ProtocolError(
-                f"the agent ended inside {len(self._files)} of its files",
-                files=sorted(self._files)[:10],
-            )
-
-    def _add(self, part: _BlobChunk, content: bytes) -> bytes | None:
-        message = part.message
-        if len(message.id) > _LONGEST_ID:
-            raise _too_large("the id of a file is too long", len(message.id), _LONGEST_ID)
-        file = self._files.setdefault(message.id, bytearray())
-        if len(content) > PART_LIMIT:
-            raise _too_large("single file chunk is too large", len(content), PART_LIMIT)
-        size = len(file) + len(content)
-        if size > FILE_LIMIT:
-            raise _too_large("file is too large", size, FILE_LIMIT)
-        self._waiting += len(content)
-        if self._waiting > OPEN_BYTES or len(self._files) > OPEN_FILES:
-            raise _too_large("file is too large: too many are open", self._waiting, OPEN_BYTES)
-        file += content
-        if not message.end:
-            return None
-        del self._files[message.id]
-        self._waiting -= size
-        blob = base64.b64encode(file).decode()
-        return _encode({"type": "blob", "message": {"blob": blob}, "meta": part.meta})
-
-
-def _type_of(chunk: bytes) -> str:
-    try:
-        return _decode_type(chunk).type
-    except UNREADABLE:
-        return ""
-
-
-def _too_large(why: str, size: int, limit: int) -> MessageTooLarge:
-    return MessageTooLarge(f"{why}: {size} bytes, at most {limit}", size=size, limit=limit)
 
 
 @final
@@ -220,6 +127,8 @@ class ExpiryMender:
 
 def _mended(chunk: bytes, mend: Callable[[dict[str, Any]], bool]) -> bytes:
     """The chunk as ``mend`` leaves its fields; the bytes that came when it changes nothing."""
+    if len(chunk) > _MOST:
+        return chunk
     try:
         fields: dict[str, Any] = _fields(chunk)
         changed = mend(fields)

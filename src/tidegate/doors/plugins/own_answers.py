@@ -17,6 +17,7 @@ from tidegate.backcalls import Answer, BackCall, Kind, Session, needs_dify
 from tidegate.backcalls.dify import trace_of
 from tidegate.backcalls.vault import Vault
 from tidegate.calls import Calls, PluginCall, PluginFailed
+from tidegate.doors.files import TOOL_FILE_LIMIT, BlobMerger
 from tidegate.doors.plugins import structured, summary
 from tidegate.doors.plugins.deeds import DEEDS, Deed
 from tidegate.doors.plugins.providers import Provider, Providers
@@ -78,9 +79,14 @@ class OwnAnswers:
         provider = self._provider(session, deed, request)
         data = self._data(session, deed, provider, request)
         answered = False
+        # Dify would give a caller the whole file, too; the SDK of one has no use for parts.
+        files = BlobMerger(TOOL_FILE_LIMIT)
         for chunk in self._call(call, session, deed, provider, data):
-            answer.respond(chunk, stream=kind.stream)
+            whole = files.chunk(chunk) if kind.type == "tool" else chunk
+            if whole is not None:
+                answer.respond(whole, stream=kind.stream)
             answered = True
+        files.finish()
         if not answered and not kind.stream:
             raise BackCallFailed(f"{provider.full_name} ended without an answer")
 
