@@ -127,7 +127,8 @@ class Environments:
             del extra[at : at + 2]
         # -S: nothing of the environment is executed, no .pth file either.
         python = [str(environment.python), "-I", "-S"]
-        command = [*python, "-m", "compileall", "-q", "-x", skipped, *extra, "."]
+        # Not -q: its silence is what a step that is stuck is known by.
+        command = [*python, "-m", "compileall", "-x", skipped, *extra, "."]
         shown = {folder: "w", environment.folder: "r", Path(environment.prefix): "r"}
         try:
             self._tools.run(command, folder=folder, on_line=_ignore, shown=shown, user=COMPILER)

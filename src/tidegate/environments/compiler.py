@@ -10,6 +10,9 @@ package's own claims: one that lies must not get its code into another's environ
 With ``-S`` nothing of the tree is executed: no ``.pth`` file is looked at. The files say that
 they are valid without a look at the source (PEP 552), whose time differs from tree to tree; an
 environment never changes once it is built.
+
+It says how far it is: a build that says nothing for PYTHON_ENV_INIT_TIMEOUT is taken for stuck,
+and a big library on a busy machine compiles for longer than that.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pathlib import Path
 
 _SKIPPED = {"__pycache__", ".git", "node_modules"}
 _UNCHECKED_HASH = 0b01  # flags of PEP 552
+_TELL = 100  # files of one process
 
 
 def main(tree: str, store: str, workers: int) -> None:
@@ -40,6 +44,8 @@ def main(tree: str, store: str, workers: int) -> None:
     for count, source in enumerate(_sources(tree)):
         if count % workers == share:
             _compile(source, kept)
+            if count // workers % _TELL == _TELL - 1:
+                print(f"compiled {count + 1} files", flush=True)  # flushed: os._exit below does not
     if share:
         os._exit(0)
     while workers > 1:

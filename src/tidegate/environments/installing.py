@@ -141,7 +141,7 @@ class Installer:
         self._tools.run(
             [*python, str(work.target / "lib"), str(self._compiled), str(_WORKERS)],
             folder=work.target,
-            on_line=_ignore,
+            on_line=work.say,
             shown={**work.shown(str(_COMPILER)), self._compiled: "w"},
             user=COMPILER,
         )
@@ -196,7 +196,3 @@ def _forget(folder: Path, seconds: float) -> None:
         with contextlib.suppress(OSError):  # another host's sweep was first
             if path.stat().st_mtime < end:
                 path.unlink()
-
-
-def _ignore(line: str) -> None:
-    """The compiler says nothing."""

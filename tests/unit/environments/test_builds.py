@@ -10,7 +10,7 @@ import zipfile
 import gevent
 import pytest
 
-from tidegate.environments import Environments
+from tidegate.environments import Environments, compiler
 from tidegate.environments.tool import Tools
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
@@ -132,6 +132,18 @@ def test_a_text_that_was_compiled_for_one_environment_is_not_compiled_for_anothe
     said = subprocess.run([other.python, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split()[0] == "1.0"
     assert str(other.folder) in said.stdout, "not the place where it was compiled"
+
+
+def test_a_long_compilation_says_how_far_it_is(tmp_path):
+    """Else a big library on a busy machine is taken for a build that is stuck."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(450):
+        (tree / f"m{number}.py").touch()
+    command = [sys.executable, "-I", "-S", compiler.__file__, tree, tmp_path / "store", "2"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = sorted(int(line.split()[1]) for line in said.splitlines())
+    assert told == [199, 200, 399, 400]
 
 
 def test_compiled_code_that_nobody_asked_for_in_a_month_goes(site):
