@@ -9,14 +9,12 @@ from tidegate.installs.bundled import Bundled
 from tidegate.installs.catalogue import Catalogue, Known
 from tidegate.installs.host_control import HostControl, LinkedHost
 from tidegate.installs.installer import InstallAnswer, Installer
-from tidegate.installs.payloads import RUN_JOB
 from tidegate.installs.runner import JobRunner
 from tidegate.installs.states import TRANSITIONS, InstallState
 from tidegate.installs.stored import StoredPackages
 from tidegate.installs.uploads import Uploaded
 
 __all__ = [
-    "RUN_JOB",
     "TRANSITIONS",
     "Bundled",
     "Catalogue",

@@ -15,9 +15,6 @@ UPGRADE: Final = "upgrade"
 RETIRE: Final = "retire"
 """Nobody uses a version any more: stop it, remove what was built for it."""
 
-RUN_JOB: Final = "tidegate.jobs.run"
-"""The worker's task that runs one job by its id."""
-
 
 class InstallPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     """Install ``identifier`` for a tenant; ``original`` is the version that an upgrade leaves."""

@@ -22,7 +22,7 @@ from tidegate.installs.retire_job import RetireJob
 from tidegate.installs.run import LEASE, FailPoint, Run, no_fail_point
 from tidegate.installs.shelf import Shelf
 from tidegate.installs.uploads import Uploads
-from tidegate.jobs import INSTALLS, UPKEEP, JobSender
+from tidegate.jobs import INSTALLS, RUN_JOB, UPKEEP, JobSender
 from tidegate.settings import Settings
 from tidegate.storage import Database, install_tasks, job_rows
 from tidegate.storage.blobs import BlobStore
@@ -48,7 +48,7 @@ def send_job(sender: JobSender, job: JobRow) -> None:
     """Tell the worker of a job that was committed. Never raises: the schedule looks as well."""
     queue = UPKEEP if job.kind == payloads.RETIRE else INSTALLS
     try:
-        sender.send(payloads.RUN_JOB, job.id, queue=queue)
+        sender.send(RUN_JOB, job.id, queue=queue)
     except BrokerUnavailable as error:
         log.warning("job waits for the schedule", job=job.id, error=error.message)
 

@@ -7,10 +7,18 @@ known by file locks (``owners``).
 
 import sys
 
-from tidegate.jobs.broker import INSTALLS, UPKEEP, celery_settings
+from tidegate.jobs.broker import INSTALLS, RUN_JOB, UPKEEP, celery_settings
 from tidegate.jobs.sender import JobSender, Sender
 
-__all__ = ["INSTALLS", "UPKEEP", "JobSender", "Sender", "celery_settings", "stop_waiting"]
+__all__ = [
+    "INSTALLS",
+    "RUN_JOB",
+    "UPKEEP",
+    "JobSender",
+    "Sender",
+    "celery_settings",
+    "stop_waiting",
+]
 
 
 def stop_waiting() -> None:

@@ -28,6 +28,9 @@ INSTALLS = "installs"
 UPKEEP = "upkeep"
 """Queue of the schedule and of cleaning up."""
 
+RUN_JOB = "tidegate.jobs.run"
+"""The worker's task that runs one job by its id."""
+
 _REDIS_POLL = 3
 """Seconds of a BRPOP: longer than the 2 s that kombu polls."""
 

@@ -1,16 +1,23 @@
-"""The Celery application of worker and beat: configuration, tasks, schedule."""
+"""The Celery application of worker and beat: configuration, tasks, schedule.
+
+One application for both, since nothing tells at import which of them it will be. What tasks work
+with is loaded when a worker begins: beat only names tasks, and would carry 11 MiB for nothing.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, signals
 
-from tidegate.installs import RUN_JOB
-from tidegate.jobs import UPKEEP, celery_settings
+from tidegate.jobs import RUN_JOB, UPKEEP, celery_settings
 from tidegate.settings import Settings
-from tidegate.worker.services import HostOf, Services
 from tidegate.worker.ticking import scheduler_for
+
+if TYPE_CHECKING:
+    from tidegate.worker.services import HostOf, Services
 
 RESUME: Final = "tidegate.schedule.resume"
 CLEAN: Final = "tidegate.schedule.clean"
@@ -31,11 +38,26 @@ def build_celery(settings: Settings, host_of: HostOf | None = None) -> Celery:
     app = Celery("tidegate")
     app.conf.update(celery_settings(settings))
     app.conf.update(_worker_settings(settings))
-    services = Services(settings, host_of)
-    _add_tasks(app, services)
-    signals.worker_ready.connect(services.begin, weak=False)
-    signals.worker_shutting_down.connect(services.stop, weak=False)
+    _add_tasks(app, _services_when_needed(settings, host_of))
     return app
+
+
+def _services_when_needed(settings: Settings, host_of: HostOf | None) -> Callable[[], Services]:
+    @cache
+    def services() -> Services:
+        from tidegate.worker.services import Services
+
+        made = Services(settings, host_of)
+        signals.worker_ready.connect(made.begin, weak=False)
+        signals.worker_shutting_down.connect(made.stop, weak=False)
+        return made
+
+    def load(**_: Any) -> None:
+        """Before the guard's last look at all modules: connected earlier, so called earlier."""
+        services()
+
+    signals.worker_init.connect(load, weak=False)
+    return services
 
 
 def _worker_settings(settings: Settings) -> dict[str, Any]:
@@ -60,28 +82,28 @@ def _every(task: str, seconds: float) -> dict[str, Any]:
     return {"task": task, "schedule": seconds, "options": options}
 
 
-def _add_tasks(app: Celery, services: Services) -> None:
+def _add_tasks(app: Celery, services: Callable[[], Services]) -> None:
     @app.task(name=RUN_JOB, shared=False)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
         """One job by its id; every delivery after the first finds nothing to do."""
-        services.runner.run(job_id)
+        services().runner.run(job_id)
 
     @app.task(name=RESUME, shared=False)  # type: ignore[untyped-decorator]
     def resume() -> None:
         """Jobs that nobody works on are sent again."""
-        services.runner.resume_abandoned()
+        services().runner.resume_abandoned()
 
     @app.task(name=CLEAN, shared=False)  # type: ignore[untyped-decorator]
     def clean() -> None:
         """Tasks and jobs that are over are forgotten."""
-        services.runner.clean()
+        services().runner.clean()
 
     @app.task(name=COLLECT, shared=False)  # type: ignore[untyped-decorator]
     def collect() -> None:
         """What nothing refers to any more is taken away."""
-        services.runner.collect()
+        services().runner.collect()
 
     @app.task(name=RECONCILE, shared=False)  # type: ignore[untyped-decorator]
     def reconcile() -> None:
         """What is installed and not built on this machine is built."""
-        services.runner.reconcile()
+        services().runner.reconcile()
