@@ -32,6 +32,7 @@ class Outbox:
     """Ordered, non-blocking output of one socket. Owned by the connection that made it."""
 
     def __init__(self, sock: socket.socket, on_broken: Callable[[], None]) -> None:
+        # The bare socket's: gevent's own would wait where it is to say that the socket is full.
         self._send = sock.sendmsg if not hasattr(sock, "_sock") else sock._sock.sendmsg
         self._fd = sock.fileno()
         self._on_broken = on_broken
@@ -54,6 +55,7 @@ class Outbox:
             return
         if len(parts) > 1 and (size < _JOIN_BELOW or (len(parts) > _VECTOR and size < _LONG)):
             parts = [b"".join(parts)]
+        # Tried at once: nearly always the socket takes it, and no watcher is needed.
         sent = self._try(parts if len(parts) <= _VECTOR else parts[:_VECTOR])
         if sent < size and not self._closed:
             self._waiting.extend(parts)
@@ -74,7 +76,7 @@ class Outbox:
         self._closed = True
         self._waiting.clear()
         self.pending = 0
-        self._stop_watching()
+        self._stop_watching()  # wakes whoever waits for it to be empty, too
 
     def _try(self, parts: list[bytes | memoryview]) -> int:
         try:

@@ -25,6 +25,9 @@ from tidegate.wire.pieces import Pieces
 log = get_log("link")
 
 _READ: Final = 1 << 18
+#: Bytes that wait for one connection from which on its calls share them. A process that is stopped
+#: under a thousand streams would else hold a thousand budgets of the host's memory.
+MOST_PENDING: Final = 256 << 20
 
 
 class Handler(Protocol):
@@ -76,6 +79,7 @@ class Peer:
 
     def close(self) -> None:
         """Cancel every call of this peer and forget it. Idempotent."""
+        # The outbox first: what the ends of its calls have to say goes nowhere any more.
         self.outbox.close()
         calls, self.calls = self.calls, {}
         for call in calls.values():
@@ -89,9 +93,11 @@ class Peer:
         # call owes more than what waits in all.
         call.backlog = min(call.backlog, self.outbox.pending) + sum(map(len, parts))
         self._indebted.add(call)
-        if call.backlog <= self._server.call_budget:
-            return parts
-        if call.ended:
+        budget = self._server.call_budget
+        if self.outbox.pending > MOST_PENDING:
+            budget = min(budget, MOST_PENDING // len(self._indebted))
+        # One that has ended says its last: an error in its place would be no shorter.
+        if call.backlog <= budget or call.ended:
             return parts
         log.warning("call ended: its connection does not take its output", bytes=call.backlog)
         error = SlowConsumer(

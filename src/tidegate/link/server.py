@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import gevent
 from gevent import socket as gsocket
@@ -20,9 +21,15 @@ from tidegate.errors import StartRefused
 from tidegate.link import handshake
 from tidegate.link.peer import Handler, Peer
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sparing import Sparing
 from tidegate.wire.frames import Kind, encode
 
 log = get_log("link")
+
+#: Connections of one listener that have not proved themselves. Beyond them they are closed: whoever
+#: reaches the port must not be able to take the descriptors that plugins are started with.
+MOST_STRANGERS: Final = 128
+_HIGHEST_PORT: Final = 65535
 
 
 @final
@@ -47,6 +54,9 @@ class LinkServer:
         self._listeners: list[gsocket.socket] = []
         self._greenlets: set[gevent.Greenlet] = set()
         self._peers: set[Peer] = set()
+        self._strangers: Counter[gsocket.socket] = Counter()
+        #: For what anybody who reaches the port can make the log say.
+        self._sparing = Sparing()
 
     def start(self) -> None:
         """Bind and accept. StartRefused with one line when an address cannot be had."""
@@ -74,6 +84,7 @@ class LinkServer:
         """Tell every connected peer something (a NOTICE frame)."""
         parts = encode(Kind.NOTICE, 0, body)
         for peer in list(self._peers):
+            # A list for each: an outbox keeps what it is given while its socket is full.
             peer.outbox.write(list(parts))
 
     @property
@@ -97,35 +108,37 @@ class LinkServer:
 
     def _bind_unix(self) -> gsocket.socket:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Asked, not told by the file: a host that was killed leaves its socket behind.
         if self._path.exists() and _answers(self._path):
             raise StartRefused(
                 f"a host already serves {self._path}: stop it, or set another TIDEGATE_HOME"
             )
         self._path.unlink(missing_ok=True)
         listener = gsocket.socket(socket.AF_UNIX)
+        # Not by chmod afterwards: between the two anybody could connect.
         mask = os.umask(0o177)
         try:
             listener.bind(str(self._path))
+            listener.listen(256)
         except OSError as error:
             listener.close()
             raise StartRefused(f"cannot listen on {self._path}: {error.strerror}") from error
         finally:
             os.umask(mask)
-        listener.listen(256)
         return listener
 
     def _bind_tcp(self) -> gsocket.socket:
         host, _, port = self._tcp.rpartition(":")
-        if not port.isdigit():
+        if not port.isdigit() or int(port) > _HIGHEST_PORT:
             raise StartRefused(f"TIDEGATE_LINK_TCP takes host:port, not {self._tcp!r}")
         listener = gsocket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host.strip("[]") or "127.0.0.1", int(port)))
+            listener.listen(256)  # two may bind with SO_REUSEADDR, only one may listen
         except OSError as error:
             listener.close()
             raise StartRefused(f"cannot listen on {self._tcp}: {error.strerror}") from error
-        listener.listen(256)
         return listener
 
     def _accept(self, listener: gsocket.socket) -> None:
@@ -139,19 +152,31 @@ class LinkServer:
                 log.error("link cannot accept", error=str(error))
                 gevent.sleep(0.5)
                 continue
-            self._spawn(self._serve, sock)
+            if self._strangers[listener] >= MOST_STRANGERS:
+                sock.close()
+                self._refused(f"{MOST_STRANGERS} others have not proved themselves yet")
+                continue
+            self._strangers[listener] += 1
+            self._spawn(self._serve, sock, listener)
 
-    def _serve(self, sock: gsocket.socket) -> None:
+    def _serve(self, sock: gsocket.socket, listener: gsocket.socket) -> None:
         try:
             handshake.widen(sock)
             handshake.accept(sock, self._key)
         except (OSError, TimeoutError) as error:
-            log.warning("link connection refused", error=str(error))
             sock.close()
+            self._refused(str(error))
             return
+        finally:
+            self._strangers[listener] -= 1
         peer = Peer(self, sock)
         self._peers.add(peer)
         peer.run()
+
+    def _refused(self, reason: str) -> None:
+        unsaid = self._sparing.ask()
+        if unsaid is not None:
+            log.warning("link connection refused", error=reason, unsaid=unsaid)
 
 
 def _answers(path: Path) -> bool:

@@ -114,7 +114,7 @@ class ServerCall:
     def _frames(self) -> list[bytes | memoryview]:
         """Everything that this call has to say now, as frames."""
         if self.ended:
-            self.buffer = []
+            self.buffer = []  # of a reader that has not noticed yet
             return []
         parts: list[bytes | memoryview] = []
         if self.buffer:
@@ -133,6 +133,7 @@ class ServerCall:
 
     def over_budget(self, error: bytes) -> list[bytes | memoryview]:
         """The caller takes too little: the frames that end the call. Called by the connection."""
+        # Not by `fail`: this is in the middle of a flush, and what is buffered is not sent.
         self.closed = True
         self.buffer = []
         self.closing = error
@@ -172,6 +173,7 @@ def wait_writable(calls: Iterable[ServerCall], seconds: float = STALLED) -> None
     piling up what a busy api process cannot take yet.
     """
     for connection in {call._connection for call in calls}:
+        # One after the other, each for itself: a plugin of several callers waits for the sum.
         outbox = connection.outbox
         if outbox.pending < CONGESTED:
             continue

@@ -7,7 +7,8 @@ import pytest
 from gevent.event import Event
 
 from tidegate.errors import HostLost, StartRefused
-from tidegate.link import LinkClient, LinkServer, handshake, wait_writable
+from tidegate.link import LinkClient, LinkServer, handshake, peer, wait_writable
+from tidegate.link import server as server_module
 from tidegate.link.server_call import STALLED
 from tidegate.wire.frames import Kind, encode
 from tidegate.wire.heads import HostHead, PluginHead, encode_open
@@ -203,6 +204,28 @@ def test_another_key_is_turned_away(server, tmp_path, key):
     assert server.connections == 0
 
 
+def send_a_byte_now_and_then(sock):
+    while True:
+        sock.sendall(b"x")
+        gevent.sleep(0.1)
+
+
+def test_strangers_are_heard_for_a_while_all_in_all_and_not_too_many(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(handshake, "LIMIT", 0.5)
+    monkeypatch.setattr(server_module, "MOST_STRANGERS", 3)
+    dials = []
+    for _ in range(4):
+        dials.append(socket.create_connection(("127.0.0.1", server.tcp_port)))
+        wait_for(lambda: sum(server._strangers.values()) == min(3, len(dials)))
+    hellos = [one.recv(100) for one in dials]
+    assert [bool(hello) for hello in hellos] == [True, True, True, False]
+    with gevent.Timeout(10), pytest.raises(OSError, match=r"reset|pipe"):
+        send_a_byte_now_and_then(dials[0])
+    wait_for(lambda: not sum(server._strangers.values()))
+    for one in dials:
+        one.close()
+
+
 def test_a_peer_that_speaks_no_frames_is_closed(client, server):
     client.connect()
     wait_for(lambda: server.connections == 1)
@@ -270,6 +293,22 @@ def test_a_call_behind_a_stopped_peer_ends_at_its_budget_and_no_other(
     healthy.send(b"still here")
     wait_for(lambda: sink.bodies == [b"still here"])
     moving.close()
+
+
+def test_calls_behind_a_stopped_peer_share_what_may_wait_for_it(
+    server, handler, stopped_peer, monkeypatch
+):
+    """A thousand streams would hold a thousand budgets of the host's memory."""
+    monkeypatch.setattr(peer, "MOST_PENDING", 24 << 20)
+    for number in range(2, 17):
+        stopped_peer.sendall(b"".join(encode(Kind.OPEN, number, encode_open(head("stopped")))))
+    wait_for(lambda: len(handler.calls) == 16)
+    calls = list(handler.calls)
+    for _ in range(7):  # MiB of each: none is over its own budget of 8
+        for call in calls:
+            call.send(b"x" * (1 << 20))
+    assert any(call.ended for call in calls)
+    assert calls[0]._connection.outbox.pending < 28 << 20
 
 
 def test_a_peer_that_keeps_up_but_is_never_done_costs_no_call(server, handler, stopped_peer):
