@@ -28,7 +28,7 @@ FLOORS = (
     ("storage", "packages", "wire"),
     ("runtime",),
     ("telemetry",),
-    ("errors", "settings", "setting_fields", "clock", "ids", "deadline"),
+    ("errors", "settings", "setting_fields", "clock", "ids", "deadline", "addresses"),
 )
 ENTRY_FILES = ("app", "gunicorn_conf", "celery_entrypoint", "host_entrypoint")
 #: Rooms that must never see what lives in the host process only.

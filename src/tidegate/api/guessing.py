@@ -1,9 +1,9 @@
 """Wrong keys: whoever guesses waits, twice as long with each further guess (T-S10).
 
-Counted per key that is asked for and address, in this process. The first tries are free: people
-mistype. While an address is blocked its guesses are not even compared, so that trying fast
-brings nothing; an address that has shown the right key goes on with it - a proxy or container
-network makes many callers look like one, and a stranger must not lock out Dify.
+Counted per key that is asked for and address (of IPv6: network), in this process. The first tries
+are free: people mistype. While an address is blocked its guesses are not even compared, so that
+trying fast brings nothing; an address that has shown the right key goes on with it - a proxy or
+container network makes many callers look like one, and a stranger must not lock out Dify.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, final
 
+from tidegate.addresses import network_of
 from tidegate.clock import SYSTEM_CLOCK, Clock
 
 FREE: Final = 10
@@ -43,7 +44,7 @@ class Guesses:
 
     def blocked(self, address: str) -> float:
         """Seconds for which a key from there is refused unseen; 0 when it may be compared."""
-        record = self._records.get(address)
+        record = self._records.get(network_of(address))
         if record is None or record.trusted:
             return 0.0
         return max(0.0, record.until - self._clock.monotonic())
@@ -62,12 +63,13 @@ class Guesses:
 
     def succeeded(self, address: str) -> None:
         """The right key came from there. Called for each request."""
-        record = self._records.get(address)
+        record = self._records.get(network_of(address))
         if record is None or not record.trusted or record.tries:
             record = self._record(address)
             record.trusted, record.tries, record.until = True, 0, 0.0
 
     def _record(self, address: str) -> _Record:
+        address = network_of(address)
         record = self._records.get(address)
         if record is None:
             record = self._records[address] = _Record()

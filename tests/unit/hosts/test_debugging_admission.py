@@ -87,3 +87,20 @@ def test_what_is_remembered_is_bounded(clock, monkeypatch):
             admission.key_refused(f"a{number}", f"k{number}")
     assert len(admission._wrong) <= 10
     assert len(admission._refused_keys) <= 10
+
+
+def test_a_network_of_ipv6_is_one_stranger(clock):
+    """With one /64 a single machine could fill the listener, or guess without end."""
+    admission = Admission(Limits(strangers=2, wrong_keys=2), clock)
+    with ExitStack() as held:
+        for number in (1, 2):
+            held.enter_context(admission.connection(f"2001:db8::{number}"))
+        with pytest.raises(RegistrationRefused, match="busy"), admission.connection("2001:db8::3"):
+            pass
+        held.enter_context(admission.connection("2001:db8:0:1::3"))
+    for number in (1, 2):
+        with pytest.raises(RegistrationRefused, match="invalid key"):
+            admission.key_refused(f"2001:db8::{number}", f"wrong{number}")
+    with pytest.raises(RegistrationRefused, match="too many invalid keys"):
+        admission.check_key("2001:db8::9", "another")
+    admission.check_key("2001:db8:0:1::9", "another")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, final
 
+from tidegate.addresses import network_of
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import RegistrationRefused
 
@@ -77,7 +78,7 @@ class Admission:
     @contextmanager
     def connection(self, address: str) -> Iterator[Visit]:
         """One connection from accept to close. RegistrationRefused over a cap."""
-        limits = self._limits
+        limits, address = self._limits, network_of(address)
         if self._connections >= limits.connections or self._strangers[address] >= limits.strangers:
             raise RegistrationRefused(BUSY)
         self._connections += 1
@@ -90,7 +91,7 @@ class Admission:
 
     def check_key(self, address: str, key: str) -> None:
         """RegistrationRefused when this key, or any key of this address, is not worth a look."""
-        wrong = self._recent(address)
+        wrong = self._recent(network_of(address))
         if len(wrong) >= self._limits.wrong_keys:
             wait = max(1, round(wrong[0] + 60.0 - self._now()))
             raise RegistrationRefused(
@@ -105,7 +106,9 @@ class Admission:
         if len(self._wrong) >= _REMEMBERED or len(self._refused_keys) >= _REMEMBERED:
             self._wrong.clear()
             self._refused_keys.clear()
-        self._wrong.setdefault(address, deque(maxlen=self._limits.wrong_keys)).append(self._now())
+        self._wrong.setdefault(network_of(address), deque(maxlen=self._limits.wrong_keys)).append(
+            self._now()
+        )
         self._refused_keys[key] = self._now() + self._limits.key_memory
         raise RegistrationRefused("handshake failed, invalid key")
 
