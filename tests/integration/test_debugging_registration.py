@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import gevent
 import pytest
+from gevent.event import Event
 from sqlalchemy import text, update
 
 from tests.debugging import (
@@ -178,6 +180,44 @@ def test_a_tenant_has_a_cap_that_holds_and_others_are_not_in_it(tmp_path):
             other.register(world.key(OTHER_TENANT))
             assert world.connected(PLUGIN, OTHER_TENANT)
         world.until(lambda: world.installation(PLUGIN) is None)
+
+
+def test_a_tenants_cap_holds_for_registrations_that_end_at_once(tmp_path, monkeypatch):
+    """Counted were those whose icons and rows were kept, and all others passed meanwhile."""
+    with debugging_host(tmp_path, Limits(per_tenant=2, drain=0.1)) as world:
+        gate, exists = Event(), world.blobs.exists
+        monkeypatch.setattr(world.blobs, "exists", lambda key: gate.wait(20) and exists(key))
+        with ExitStack() as stack:
+            developers = [stack.enter_context(world.developer()) for _ in range(5)]
+            for number, developer in enumerate(developers):
+                developer.register(world.key(), manifest={**MANIFEST, "name": f"garden{number}"})
+            world.until(lambda: world.debugging.admission.connections == 2)
+            gate.set()
+            world.until(lambda: len(world.debugging.directory.instances) == 2)
+        world.until(lambda: not world.debugging.directory._seats)
+
+
+def test_signs_of_life_go_on_when_somebody_leaves_meanwhile(world, monkeypatch):
+    """The greenlet that gives them ended; after five minutes other hosts took the rows back."""
+    directory = world.debugging.directory
+    with world.developer() as one, world.developer() as two:
+        one.register(world.key(), manifest={**MANIFEST, "name": "kitchen"})
+        world.connected(PLUGIN)
+        two.register(world.key(), manifest={**MANIFEST, "name": "garden"})
+        world.connected("acme/garden")
+        settle, settled = directory._settle, []
+
+        def leaves(key, identifier, **more):
+            settled.append(key)
+            if len(settled) == 1:
+                for stack in [s for k, s in directory._connected.items() if k != key]:
+                    directory.remove(stack[-1])
+            return settle(key, identifier, **more)
+
+        monkeypatch.setattr(directory, "_settle", leaves)
+        monkeypatch.setattr(debug_sessions, "renew", lambda conn, owner: 0)
+        directory._renew()
+        assert len(settled) == 2, "the first one's, and that of the end of the other"
 
 
 # --------------------------------------------------------------------------- identity

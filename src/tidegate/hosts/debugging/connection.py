@@ -22,15 +22,17 @@ from tidegate.backcalls import Target
 from tidegate.clock import GIVE_WAY, SYSTEM_CLOCK
 from tidegate.errors import RegistrationRefused, StorageUnavailable
 from tidegate.hosts.admission import Admission as SessionAdmission
-from tidegate.hosts.debugging.admission import BUSY, Admission, Limits, Visit
+from tidegate.hosts.debugging.admission import Admission, Limits, Visit
 from tidegate.hosts.debugging.directory import Directory
 from tidegate.hosts.debugging.instance import DebugInstance
 from tidegate.hosts.plugin_log import PluginLog
+from tidegate.ids import plugin_id_of
 from tidegate.packages import Registered, register
 from tidegate.settings import Settings
 from tidegate.storage import Database, debug_keys
 from tidegate.storage.blobs import BlobStore, Layout
 from tidegate.telemetry.logs import get_log
+from tidegate.telemetry.sparing import Sparing
 from tidegate.wire.debugging import Registration, Stage, refusal_line
 
 log = get_log("hosts")
@@ -38,6 +40,8 @@ log = get_log("hosts")
 _READ: Final = 1 << 16
 _DRAINED_AT_MOST: Final = 64 << 20
 _GONE: Final = (OSError, EOFError)
+#: For the lines of refusals: whoever reaches the port can cause as many as he likes.
+_sparing = Sparing()
 
 
 @final
@@ -94,9 +98,10 @@ class Connection:
         self._registration.admit()
         self._read_until(Stage.COMPLETE, limits.registration, "the registration did not end")
         registered = self._registered()
-        instance = self._instance(registered)
-        self._sock.settimeout(None)
-        self._take_part(instance, registered)
+        with self._workshop.directory.seat(self._tenant, limits.per_tenant):
+            instance = self._instance(registered)
+            self._sock.settimeout(None)
+            self._take_part(instance, registered)
 
     def _read_until(self, wanted: Stage, seconds: float, what: str) -> None:
         """Feed the registration until it is there. EOFError when the connection ends before."""
@@ -124,7 +129,6 @@ class Connection:
         except StorageUnavailable as error:
             raise RegistrationRefused(f"failed to get connection info: {error.message}") from None
         if tenant is None:
-            log.warning("debugging key refused", address=self._address)
             workshop.admission.key_refused(self._address, key)
         assert tenant is not None  # noqa: S101 - key_refused has raised
         return tenant
@@ -135,6 +139,7 @@ class Connection:
         work = (registration.manifest, registration.providers, registration.assets, self._tenant)
         # Computation of up to seconds: not in the hub's thread.
         outcome = get_hub().threadpool.apply(_register_or_error, work)
+        # Up to a hundred MB that nobody needs for the days that a developer stays connected.
         registration.assets = {}
         registration.providers = {}
         if isinstance(outcome, RegistrationRefused):
@@ -144,7 +149,6 @@ class Connection:
 
     def _instance(self, registered: Registered) -> DebugInstance:
         workshop = self._workshop
-        self._make_room()
         permission: Any = registered.declaration["resource"].get("permission") or {}
         return DebugInstance(
             self._sock,
@@ -157,18 +161,10 @@ class Connection:
             workshop.sessions,
         )
 
-    def _make_room(self) -> None:
-        """The tenant's cap: a connection without calls gives way to a new one, others do not."""
-        serving, behind = self._workshop.directory.of_tenant(self._tenant)
-        if len(serving) + len(behind) < self._workshop.limits.per_tenant:
-            return
-        if not behind:
-            raise RegistrationRefused(BUSY)
-        behind[0].stop()
-
     # ------------------------------------------------------------------ the plugin's life
 
     def _take_part(self, instance: DebugInstance, registered: Registered) -> None:
+        # Before the rows are there: the SDK talks at once, and what it says is not to pile up.
         instance.start()
         began = gevent.spawn(instance.run, self._registration.rest)
         try:
@@ -178,6 +174,8 @@ class Connection:
             instance.hang_up()
             began.join()
             self._workshop.directory.remove(instance)
+            # A developer names his plugins as he likes: each name has a log, and that a file.
+            self._workshop.log_of(plugin_id_of(instance.identifier)).close()
             log.info("debugged plugin disconnected", plugin=instance.identifier)
 
     def _announce(self, instance: DebugInstance, registered: Registered) -> bool:
@@ -198,7 +196,15 @@ class Connection:
     # ------------------------------------------------------------------ refusal
 
     def _refuse(self, error: RegistrationRefused) -> None:
-        log.info("debugging registration refused", address=self._address, reason=error.message)
+        unsaid = _sparing.ask()
+        if unsaid is not None:
+            reason = error.message
+            log.warning(
+                "debugging registration refused",
+                address=self._address,
+                reason=reason,
+                unsaid=unsaid,
+            )
         self._say(refusal_line(error))
         end = SYSTEM_CLOCK.monotonic() + self._workshop.limits.drain
         drained = 0

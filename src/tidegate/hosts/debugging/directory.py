@@ -11,7 +11,9 @@ here touches it until it is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, final
 
@@ -21,7 +23,8 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.errors import StorageUnavailable
+from tidegate.errors import RegistrationRefused, StorageUnavailable
+from tidegate.hosts.debugging.admission import BUSY
 from tidegate.hosts.debugging.instance import DebugInstance
 from tidegate.ids import plugin_id_of
 from tidegate.storage import Database, debug_sessions
@@ -48,7 +51,9 @@ class Directory:
         self._owner = owner
         self._address = address
         self._notify = notify
+        # Rows are written one after the other, or an older truth could overwrite a newer one.
         self._lock = BoundedSemaphore()
+        self._seats: Counter[str] = Counter()
         self._connected: dict[tuple[str, str], list[DebugInstance]] = {}
         self._declarations: dict[str, str] = {}
         self._by_identifier: dict[str, DebugInstance] = {}
@@ -63,10 +68,30 @@ class Directory:
         """Every connection, also those that get no calls."""
         return [one for stack in self._connected.values() for one in stack]
 
-    def of_tenant(self, tenant: str) -> tuple[list[DebugInstance], list[DebugInstance]]:
-        """Connections of one tenant: (those that get calls, those behind a newer one)."""
+    @contextmanager
+    def seat(self, tenant: str, most: int) -> Iterator[None]:
+        """A place among the tenant's ``most`` connections, from the registration to the end.
+
+        RegistrationRefused when none is left. One behind a newer connection gives way to this one,
+        the others do not. Counted before anything waits: by what is connected already, as many as
+        like could come at once.
+        """
+        if self._seats[tenant] >= most:
+            behind = [one for one in self._behind(tenant) if one.usable]
+            if not behind:
+                raise RegistrationRefused(BUSY)
+            min(behind, key=lambda one: one.load).hang_up()
+        self._seats[tenant] += 1
+        try:
+            yield
+        finally:
+            self._seats[tenant] -= 1
+            if not self._seats[tenant]:
+                del self._seats[tenant]
+
+    def _behind(self, tenant: str) -> list[DebugInstance]:
         stacks = [stack for (owner, _), stack in self._connected.items() if owner == tenant]
-        return [stack[-1] for stack in stacks], [one for stack in stacks for one in stack[:-1]]
+        return [one for stack in stacks for one in stack[:-1]]
 
     def add(self, instance: DebugInstance, declaration: str) -> None:
         """Calls go to ``instance`` from now on. StorageUnavailable when nobody can be told."""
@@ -86,6 +111,7 @@ class Directory:
         stack = self._connected.get(key, [])
         if instance not in stack:
             return
+        # Memory first, rows later: from here on no call goes to it, whatever the database says.
         stack.remove(instance)
         if not stack:
             del self._connected[key]
@@ -117,8 +143,11 @@ class Directory:
             renewed = debug_sessions.renew(conn, self._owner) if self._connected else 0
             debug_sessions.disconnect_lost(conn, SYSTEM_CLOCK.now() - LOST_AFTER)
         if renewed < len(self._connected):
-            for key, stack in list(self._connected.items()):
-                self._settle(key, stack[-1].identifier)
+            for key in list(self._connected):
+                # Looked up anew: each of these waits, and whoever was connected may have left.
+                stack = self._connected.get(key)
+                if stack:
+                    self._settle(key, stack[-1].identifier)
 
     def _unroute(self, instance: DebugInstance, others: list[DebugInstance]) -> None:
         """Compare and delete: another connection may have the same identifier."""
@@ -143,6 +172,7 @@ class Directory:
         """Write the rows as memory is now. ``identifier`` ``came``, or went, or was looked at."""
         tenant, _ = key
         with self._lock:
+            # What is true now, not when this began to wait for its turn.
             stack = self._connected.get(key)
             with self._database.write() as conn:
                 if stack:

@@ -76,6 +76,7 @@ class DebugInstance:
         self._writing: gevent.Greenlet | None = None
         self._over = Event()
         self._ending: CallFailed | None = None
+        self._hung_up = False
 
     # ------------------------------------------------------------------ life
 
@@ -120,6 +121,7 @@ class DebugInstance:
 
     def hang_up(self) -> None:
         """End the connection; its reader does the rest. Never waits."""
+        self._hung_up = True
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError as error:
@@ -135,7 +137,7 @@ class DebugInstance:
     @property
     def usable(self) -> bool:
         """Whether it takes sessions: registered, and nobody has hung up."""
-        return self.state is State.READY and not self._writer.broken
+        return self.state is State.READY and not self._hung_up and not self._writer.broken
 
     def open(self, call: ServerCall) -> bool:
         """Begin a session (``instance.Instance.open``)."""
@@ -150,6 +152,7 @@ class DebugInstance:
         self.hang_up()
 
     def _finish(self) -> None:
+        # The writer before the table, which closes its descriptor: nobody may wait on it then.
         if self._writing is not None:
             self._writing.kill()
         self._become(State.GONE)

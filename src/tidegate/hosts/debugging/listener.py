@@ -127,6 +127,8 @@ class Debugging:
 
     def stop(self, grace: float) -> None:
         """No more connections; open calls get ``grace`` seconds, then everybody is hung up on."""
+        # Who still tries to bind must not succeed while calls are waited for.
+        self._own.kill()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -136,7 +138,6 @@ class Debugging:
             connection.hang_up()
         self._serving.join(timeout=5)
         self._serving.kill()
-        self._own.kill()
         self.directory.close()
         self.elsewhere.close()
 
@@ -178,8 +179,12 @@ class Debugging:
                 log.error("debugging cannot accept", error=str(error))
                 gevent.sleep(0.5)
                 continue
-            for option in _KEEPALIVE:
-                sock.setsockopt(*option)
+            try:
+                for option in _KEEPALIVE:
+                    sock.setsockopt(*option)
+            except OSError:  # it is gone already; the next one is not
+                sock.close()
+                continue
             self._serving.spawn(self._serve, Connection(self._workshop, sock, str(address[0])))
 
     def _serve(self, connection: Connection) -> None:
@@ -204,10 +209,10 @@ def _bind(host: str, port: int) -> gsocket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        listener.listen(256)  # two may bind with SO_REUSEADDR, only one may listen
     except OSError:
         listener.close()
         raise
-    listener.listen(256)
     return listener
 
 
