@@ -169,6 +169,9 @@ def test_T_K4_T_K5_at_every_rung_what_a_plugin_started_is_gone_and_told(rung, tm
         assert died.error_type == "PluginDied"
         assert died.error["args"]["signal"] == signal.SIGKILL
         assert gone(strays, seconds=2.0)
+        # an output that only a child has open is seen through every wall
+        mute = running.call(identifier, "close_stdout", child=True).wait(10)
+        assert "closed its standard output" in mute.error["message"]
         # and it can be stopped by SIGTERM, which process 1 of a namespace would not hear
         assert running.call(identifier, "echo", text="x").wait().error is None
         begun = time.monotonic()

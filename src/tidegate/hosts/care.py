@@ -3,6 +3,7 @@
 | what it sees                              | what it does                                       |
 |-------------------------------------------|----------------------------------------------------|
 | memory or processes over the limit        | stopped; calls say `plugin_oom` or `plugin_limit`  |
+| its output closed, kept open by a child    | at the next look ended, as if nobody kept it       |
 | a stopped process (T) while calls wait    | after TIDEGATE_STOPPED_LIMIT replaced, calls end   |
 | calls that nothing is heard of            | new ones go elsewhere; it ends its own and goes    |
 | CPU burnt for calls that are over         | a new instance takes its place                     |
@@ -28,7 +29,7 @@ from gevent.event import Event
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments import children, dividing
 from tidegate.hosts.instance import State
-from tidegate.hosts.local import LocalInstance
+from tidegate.hosts.local import CLOSED_OUTPUT, LocalInstance
 from tidegate.hosts.processes import Families, Process, kill, look_at, scan, waited_for_cpu
 from tidegate.hosts.supervisor import Supervisor
 from tidegate.settings import Settings
@@ -54,6 +55,7 @@ class _Record:
     cpu: float = 0.0
     busy_since: float = 0.0
     stopped_since: float = 0.0
+    mute: bool = False
 
 
 @final
@@ -149,7 +151,9 @@ class Care:
         leader = next((one for one in family if one.pid == instance.pid), None)
         if leader is not None and self._is_stopped(supervisor, instance, record, leader, now):
             return
-        if instance in supervisor.pool:
+        if self._is_mute(instance, record):
+            instance.kill(CLOSED_OUTPUT)
+        elif instance in supervisor.pool:
             self._judge(supervisor, instance, record, now)
 
     def _over_limit(
@@ -198,6 +202,14 @@ class Care:
         supervisor.hangs += 1
         instance.kill(f"its process was stopped for {limit:g} s while calls waited")
         return True
+
+    def _is_mute(self, instance: LocalInstance, record: _Record) -> bool:
+        """The end of its output is not seen while a child of it has it open: calls would hang.
+
+        Seen twice: a plugin may put something else in its place for a moment.
+        """
+        before, record.mute = record.mute, bool(instance.load) and instance.mute
+        return before and record.mute
 
     def _judge(
         self, supervisor: Supervisor, instance: LocalInstance, record: _Record, now: float

@@ -28,7 +28,7 @@ from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.launch import Box, Prepared, clear_scratch, places_of, start_process
 from tidegate.hosts.plugin_log import PluginLog
-from tidegate.hosts.processes import oom_kills
+from tidegate.hosts.processes import holds, oom_kills
 from tidegate.hosts.reading import read_all, unread
 from tidegate.hosts.session_table import SessionTable
 from tidegate.hosts.stderr import StandardError
@@ -39,6 +39,7 @@ from tidegate.telemetry.logs import get_log
 
 log = get_log("hosts")
 
+CLOSED_OUTPUT: Final = "it closed its standard output"
 _LAST_WORDS: Final = 2.0
 _EOF_GRACE: Final = 0.1
 _TAIL_LINES: Final = 30
@@ -207,6 +208,11 @@ class LocalInstance:
         """Whether it takes sessions: ready, alive and listening."""
         return self.state is State.READY and self._child.exit is None and not self._writer.broken
 
+    @property
+    def mute(self) -> bool:
+        """Whether it closed its output, of which the end does not come: a child has it, too."""
+        return not holds(self.pid, self._stdout.fd)
+
     def open(self, call: ServerCall) -> bool:
         """Begin a session (``instance.Instance.open``)."""
         return self.usable and self.table.open(call)
@@ -216,7 +222,7 @@ class LocalInstance:
     def _read(self) -> None:
         read_all(self._stdout, self.table.take, self.table.hand_on)
         if self._child.wait(_EOF_GRACE) is None:
-            self.kill("it closed its standard output")
+            self.kill(CLOSED_OUTPUT)
 
     def _heard(self) -> None:
         if self.state is State.STARTING:

@@ -87,6 +87,25 @@ def waited_for_cpu(pid: int) -> float:
         return 0.0
 
 
+def holds(pid: int, pipe: int) -> bool:
+    """Whether a process has the other end of ``pipe``, a descriptor of ours; true if in doubt."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        own = os.fstat(pipe)
+        # Nearly always it is there: a look at one file, not at all of them.
+        if _is_file(f"{folder}/1", own):
+            return True
+        return any(_is_file(f"{folder}/{name}", own) for name in os.listdir(folder))
+    except OSError:  # it is gone, or nothing that this user may look into
+        return True
+
+
+def _is_file(path: str, known: os.stat_result) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(known, os.stat(path))
+    return False
+
+
 def oom_kills() -> int:
     """How many processes the kernel has killed for want of memory since it was started."""
     try:

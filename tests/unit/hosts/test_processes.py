@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from tests.faults.acting import gone, runs
-from tidegate.hosts.processes import Families, Process, kill, look_at, scan
+from tidegate.hosts.processes import Families, Process, holds, kill, look_at, scan
 
 
 def process(pid, parent=1, session=0, started=0, state="S"):
@@ -86,6 +86,15 @@ def test_T_K6_only_the_process_that_was_meant_is_killed(sleeper):
     kill([seen])
     assert gone([sleeper.pid])
     assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_who_holds_the_other_end_of_a_pipe(sleeper):
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pipe = sleeper.stdin.fileno()
+    assert holds(sleeper.pid, pipe)
+    assert not holds(other.pid, pipe)
+    other.communicate()
+    assert holds(other.pid, pipe), "nobody can tell of who is gone"
 
 
 def test_a_scan_sees_this_process_and_nothing_that_is_gone():

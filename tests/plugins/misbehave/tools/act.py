@@ -78,6 +78,8 @@ def crash(tool: Tool, given: dict[str, Any]) -> Answer:
 
 def close_stdout(tool: Tool, given: dict[str, Any]) -> Answer:
     yield tool.create_text_message("last words")
+    if given.get("child"):
+        subprocess.Popen(["sleep", "300"])  # has it open as well
     os.close(1)
     time.sleep(60)
 
