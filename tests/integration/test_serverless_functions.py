@@ -114,7 +114,11 @@ class Function:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    limits = {"MAX_SERVERLESS_REQUEST_BYTES": 3000, "PLUGIN_MAX_EXECUTION_TIMEOUT": 4}
+    limits = {
+        "MAX_SERVERLESS_REQUEST_BYTES": 3000,
+        "PLUGIN_MAX_EXECUTION_TIMEOUT": 4,
+        "PLUGIN_RUNTIME_MAX_BUFFER_SIZE": 1 << 20,
+    }
     with serverless_world(tmp_path_factory.mktemp("functions"), **limits) as made:
         made.function = Function()
         made.forge(WEATHER, DECLARATION, made.function.url)
@@ -422,6 +426,27 @@ def test_batches_that_do_not_fit_together_are_refused(world):
     error = embedding(world, "invoke", ["000" + "x" * 1200] * 5).error
     assert "ServerlessBatchResultMismatch" in error["message"]
     assert "reason=embedding_count" in error["message"]
+
+
+def test_answers_of_batches_are_kept_up_to_the_length_of_a_line(world):
+    sent: list[int] = []
+
+    def script(asked: Asked) -> bool | None:
+        asked.begin()
+        chunk = asked.event("stream", {"model": "e", "embeddings": [], "pad": "x" * 60_000})
+        try:
+            for _ in range(400):  # 24 MB, if nobody stops it
+                asked.chunk(chunk)
+                sent.append(len(chunk))
+        except OSError:
+            return True
+        return None
+
+    world.function.script = script
+    error = embedding(world, "invoke", ["000" + "x" * 1200] * 5).error
+    assert (error["error_type"], len(world.function.asked)) == ("MessageTooLarge", 1)
+    assert error["args"]["setting"] == "PLUGIN_RUNTIME_MAX_BUFFER_SIZE"
+    assert sum(sent) < 20 << 20  # what lay in sockets and buffers counts, too
 
 
 def test_any_other_request_over_the_limit_is_refused(world):

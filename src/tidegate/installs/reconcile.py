@@ -79,16 +79,28 @@ class Reconciler:
 
     def _due(self) -> Iterator[str]:
         after = ""
+        installed: set[str] = set()
         while not self._stopping.is_set():
             with self._database.read() as conn:
                 page = installations.installed_identifiers(conn, after, _PAGE)
             if not page:
+                self._forget_all_but(installed)
                 return
             after = page[-1]
+            installed.update(page)
             for identifier in page:
                 pause_ends = self._failures.get(identifier, (0, 0.0))[1]
                 if time.monotonic() >= pause_ends and not self._stopping.is_set():
                     yield identifier
+
+    def _forget_all_but(self, installed: set[str]) -> None:
+        """What is gone is looked at anew should it come back, and takes no room until then."""
+        self._whole &= installed
+        self._failures = {
+            identifier: failure
+            for identifier, failure in self._failures.items()
+            if identifier in installed
+        }
 
     def _fit(self, identifier: str) -> bool:
         try:

@@ -73,6 +73,19 @@ def test_one_that_cannot_be_built_holds_the_others_up_once(
     assert _asked(house)[3:] == two, "until its time has come"
 
 
+def test_what_was_uninstalled_is_forgotten_and_looked_at_anew_when_it_comes_back(
+    house: House, two: list[str]
+) -> None:
+    house.host.fail("prepare", EnvironmentFailed("no matching distribution"))
+    house.worker.reconcile()
+    kept = house.worker._reconciler
+    assert (kept._whole, len(kept._failures)) == (set(two), 1)
+    with house.database.write() as conn:
+        conn.execute(text("DELETE FROM plugin_installations"))
+    house.worker.reconcile()
+    assert (kept._whole, kept._failures) == (set(), {})
+
+
 def test_without_a_host_the_round_ends_and_nothing_counts_as_broken(
     house: House, two: list[str]
 ) -> None:

@@ -15,7 +15,7 @@ import gevent
 from tidegate.backcalls import Session
 from tidegate.clock import GIVE_WAY
 from tidegate.deadline import Deadline
-from tidegate.errors import CallFailed, FunctionFailed, FunctionUnreachable
+from tidegate.errors import CallFailed, FunctionFailed, FunctionUnreachable, MessageTooLarge
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.serverless.functions import Known
 from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool, read_piece, wait_before
@@ -100,15 +100,20 @@ class Invocation:
         known.served += 1
 
     def _in_batches(self, function: str, batches: list[Batch]) -> None:
-        """One batch after the other in the same session; their answers become one."""
+        """One batch after the other in the same session; their answers become one.
+
+        That one is a chunk like any other, so all of them together may be as long as a line.
+        """
         answers: list[list[bytes]] = []
+        left = self._settings.line_limit
         for batch in batches:
-            port = _Collected()
+            port = _Collected(left)
             self._invoke(function, batch.line, port)
             if port.error:
                 self.call.fail(port.error)
                 return
             answers.append([bytes(one) for one in port.buffer])
+            left -= port.size
         self.call.send(merge(self.head.action, batches, answers))
         self.call.finish()
 
@@ -172,6 +177,8 @@ class Invocation:
             if dirty and port is self.call:
                 flush((self.call,))
                 wait_writable((self.call,))
+            elif port is not self.call and port.size > port.most:
+                raise _answers_too_long(self._settings.line_limit)
         if sessions.ports:
             raise _cut(response.status, spoke=spoke)
         _read_to_end(response)
@@ -181,10 +188,20 @@ class Invocation:
 class _Collected:
     """A session's output kept for a while: the answer of one batch. A ``wire.sessions.Port``."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._counted = self._size = 0
         self.buffer: list[bytes] = []
         self.closed = False
         self.error = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes that came. Each chunk is looked at once: there may be very many."""
+        new = self.buffer[self._counted :]
+        self._counted += len(new)
+        self._size += sum(len(memoryview(one)) for one in new)
+        return self._size
 
     def conclude(self, error: bytes = b"") -> None:
         """The end of the batch."""
@@ -227,6 +244,14 @@ class _NotSupported(CallFailed):
     """A back-call inside the answer of a function."""
 
     error_type = "serverless_event_not_supported"
+
+
+def _answers_too_long(limit: int) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"the answers to the batches of this request are longer than {limit} bytes together",
+        limit=limit,
+        setting="PLUGIN_RUNTIME_MAX_BUFFER_SIZE",
+    )
 
 
 def _unreachable(attempts: int, reason: str) -> FunctionUnreachable:
