@@ -21,7 +21,7 @@ class Readiness(Protocol):
     """One role's test. Made once per role; ``forget`` when the process ended."""
 
     def ask(self, pid: int) -> bool:
-        """Whether the process with ``pid`` serves. Never waits."""
+        """Whether the process with ``pid`` serves. Waits for next to nothing: 0.2 s at worst."""
 
     def forget(self) -> None:
         """The process is gone: the next one is asked anew."""
@@ -38,6 +38,7 @@ class WroteFingerprint:
         """See Readiness."""
         try:
             found = json.loads(self._path.read_bytes())
+            # The host's own parent is its guard, and that is the process that was started.
             return pid in (found["pid"], found.get("ppid"))
         except (FileNotFoundError, ValueError, KeyError):
             return False

@@ -9,6 +9,7 @@ the kernel sends it SIGTERM when the supervisor dies, so that nothing outlives `
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import os
@@ -55,15 +56,23 @@ class RoleLog:
         self._path = path
         self._quiet = quiet
         self._prefix = f"{name:<6} | ".encode()
-        self._file: BinaryIO = path.open("ab")
+        # Unbuffered: what a full disk did not take must not be tried again and again.
+        self._file: BinaryIO = path.open("ab", buffering=0)
         self._rest = b""
+        self._broken = False
 
     def write(self, data: bytes) -> None:
-        """Take what the role wrote; shows whole lines only."""
-        self._file.write(data)
-        self._file.flush()
-        if self._file.tell() > _LOG_LIMIT:
-            self._rotate()
+        """Take what the role wrote; shows whole lines only. Never raises for the disk's sake."""
+        try:
+            self._file.write(data)
+            if self._file.tell() > _LOG_LIMIT:
+                self._rotate()
+            self._broken = False
+        except OSError as error:
+            # A disk that is full costs lines of a log; it must not end the four roles.
+            if not self._broken:
+                _show(self._prefix + f"(not in {self._path}: {error})\n".encode())
+            self._broken = True
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._note(line.decode("utf-8", "replace").strip())
@@ -87,13 +96,15 @@ class RoleLog:
         self._file.close()
 
     def _rotate(self) -> None:
-        self._file.close()
+        # Not closed before the new one is open: a rename that fails leaves the old one to write.
+        old = self._file
         for number in range(_LOG_KEPT - 1, 0, -1):
             older = self._path.with_suffix(f".log.{number}")
             if older.exists():
                 older.replace(self._path.with_suffix(f".log.{number + 1}"))
         self._path.replace(self._path.with_suffix(".log.1"))
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
+        old.close()
 
 
 def _show(data: bytes) -> None:
@@ -155,7 +166,9 @@ class Role:
         assert self._process.stdout is not None  # noqa: S101 - asked for above
         os.set_blocking(self._process.stdout.fileno(), False)
         self.state, self._started_at = State.STARTING, now
-        write_whole(self._pid_file, f"{self.pid}\n".encode(), mode=0o644)
+        # For people; the roles find each other by sockets and fingerprints.
+        with contextlib.suppress(OSError):
+            write_whole(self._pid_file, f"{self.pid}\n".encode(), mode=0o644)
 
     def read(self) -> bool:
         """Take what the process wrote. False at the end of its output."""
@@ -217,6 +230,7 @@ class Role:
         if process is None:
             return
         self._readiness.forget()
+        # What it left would hold its port and its output, and the next one could not start.
         _kill_group(process.pid)
         if process.stdout is not None:
             self._drain(process.stdout)  # type: ignore[arg-type]

@@ -1,0 +1,35 @@
+"""The log of a role that `tidegate up` looks after."""
+
+from pathlib import Path
+
+from tidegate.runtime import roles
+from tidegate.runtime.roles import RoleLog
+
+
+def test_T_R2_a_disk_that_is_full_costs_lines_of_a_log_and_is_said_once(capsys):
+    """It ended the loop that looks after the roles, and with it all four of them."""
+    log = RoleLog(Path("/dev/full"), "host", quiet=False)
+    log.write(b"one\ntwo")
+    log.write(b" more\n")
+    log.close()
+    shown = capsys.readouterr().out
+    assert shown.count("not in /dev/full: [Errno 28]") == 1
+    assert "host   | one" in shown
+    assert "host   | two more" in shown
+    assert log.last == "two more"
+
+
+def test_a_log_rotates_and_goes_on_where_that_cannot_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(roles, "_LOG_LIMIT", 100)
+    path = tmp_path / "host.log"
+    log = RoleLog(path, "host", quiet=True)
+    log.write(b"a" * 101)
+    log.write(b"b")
+    assert path.read_bytes() == b"b"
+    assert (tmp_path / "host.log.1").read_bytes() == b"a" * 101
+    (tmp_path / "host.log.2").mkdir()
+    log.write(b"c" * 101)
+    log.write(b"d")
+    log.close()
+    assert path.read_bytes() == b"b" + b"c" * 101 + b"d"
+    assert "not in" in capsys.readouterr().out
