@@ -27,7 +27,8 @@ def test_a_log_rotates_and_goes_on_where_that_cannot_be(tmp_path, monkeypatch, c
     log.write(b"b")
     assert path.read_bytes() == b"b"
     assert (tmp_path / "host.log.1").read_bytes() == b"a" * 101
-    (tmp_path / "host.log.2").mkdir()
+    (tmp_path / "host.log.4").touch()
+    (tmp_path / "host.log.5").mkdir()
     log.write(b"c" * 101)
     log.write(b"d")
     log.close()
