@@ -2,6 +2,7 @@
 
 import stat
 import struct
+import time
 import zipfile
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.crafted_packages import LIMIT, Entry, crafted, deflated, entries, plugin, zipped
 from tidegate.errors import PackageRejected
-from tidegate.packages import open_package
+from tidegate.packages import archive, open_package
 from tidegate.packages.archive import Archive
 
 
@@ -159,6 +160,101 @@ def test_T_S2_too_many_entries_are_refused_before_they_are_read():
     million += struct.pack("<4sLQL", b"PK\x06\x07", 0, at + 47, 1)
     end = {"here": 0xFFFF, "count": 0xFFFF}
     refused(crafted([Entry(b"a", b"x")], end=end, end64=million), "entries")
+
+
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def million():
+    """An archive that really has a million entries (of one name): its parts, and its limit."""
+    name, content = b"a", deflated(b"")
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, 0, len(content), 0, 1, 0)
+    central = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 0, 0, len(content), 0, 1, 0, 0, 0, 0, 0, 0
+    )
+    files, directory = (local + name + content) * MILLION, (central + name) * MILLION
+    return files, directory
+
+
+def ended(files, directory, count):
+    """The archive, whose end says that it has ``count`` entries."""
+    size, at = len(directory), len(files)
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, at)
+    wide += struct.pack("<4sLQL", b"PK\6\7", 0, at + size, 1)
+    short = min(count, 0xFFFF)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, short, short, size, at, 0)
+    return b"".join((files, directory, wide, end))
+
+
+def test_T_S2_a_million_entries_cost_no_more_than_the_few_that_are_taken(million):
+    """Said truly they are refused at once; said falsely, after those that were said."""
+    data = ended(*million, MILLION)
+    begun = time.thread_time()
+    refused(data, "1000000 entries, at most 65535", limit=1 << 28)
+    at_once = time.thread_time() - begun
+    del data
+    begun = time.thread_time()
+    refused(ended(*million, 1), "the directory holds more", limit=1 << 28)
+    assert at_once < 1.0
+    assert time.thread_time() - begun < 1.0
+
+
+class Counted:
+    """zlib's inflater, and how many bytes all of them made."""
+
+    made = 0
+
+    def __init__(self, bits):
+        self._inflater = zlib_decompressobj(bits)
+
+    def decompress(self, data, most):
+        content = self._inflater.decompress(data, most)
+        Counted.made += len(content)
+        return content
+
+    def __getattr__(self, name):
+        return getattr(self._inflater, name)
+
+
+def write_all(data, folder):
+    for name, found in Archive(data, limit=LIMIT).contents():
+        (folder / name).write_bytes(found)
+
+
+zlib_decompressobj = zlib.decompressobj
+BLOCK = 64 << 10
+
+
+@pytest.mark.parametrize("said", ["truly", "too low", "as nothing"])
+@pytest.mark.parametrize("count", [1, 7, 50])
+def test_T_S2_never_more_than_the_limit_and_a_block_is_unpacked(tmp_path, monkeypatch, count, said):
+    """However well it is packed: these are a thousand times as long as what they came from."""
+    monkeypatch.setattr(archive.zlib, "decompressobj", Counted)
+    Counted.made = 0
+    size = 4 * LIMIT // count
+    content = b"\0" * size
+    lie = {"truly": size, "too low": LIMIT // count, "as nothing": 0}[said]
+    assert size / len(deflated(content)) > 100
+    headers = {"size": lie}
+    bombs = [
+        Entry(b"f%d" % n, content, local=dict(headers), central=dict(headers)) for n in range(count)
+    ]
+    with pytest.raises(PackageRejected):
+        write_all(crafted(bombs), tmp_path)
+    written = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert written <= LIMIT + BLOCK
+    assert Counted.made <= LIMIT + BLOCK
+
+
+def test_T_S2_a_high_ratio_alone_is_no_bomb(tmp_path):
+    """Tables of zeros pack a thousand to one: what counts is what is unpacked."""
+    files = plugin() | {"zeros.bin": b"\0" * (LIMIT // 2)}
+    package = open_package(zipped(files), limit=LIMIT)
+    folder = tmp_path / "plugin"
+    folder.mkdir()
+    package.extract_to(folder)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LIMIT
 
 
 # --------------------------------------------------------------------------- T-S3: two readings

@@ -1,17 +1,12 @@
-"""Uploaded packages, read again: what is in one that no row tells.
-
-Opening a package is pure computation of up to seconds; it runs on a native thread, so that others
-are served meanwhile.
-"""
+"""Uploaded packages, read again: what is in one that no row tells."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import final
 
-import gevent
-
 from tidegate.errors import BlobMissing, PackageRejected, PackageUnknown
+from tidegate.installs.native import in_thread
 from tidegate.installs.shelf import Shelf
 from tidegate.installs.uploads import Uploaded
 from tidegate.packages import Package, TrustedKeys, open_package, verify
@@ -62,18 +57,11 @@ class StoredPackages:
                 f"plugin package not found, please upload it firstly: {identifier}",
                 plugin=identifier,
             ) from None
-        limit = self._settings.max_plugin_package_size
-        found: T | PackageRejected = gevent.get_hub().threadpool.apply(
-            _or_error, (data, limit, work)
-        )
-        if isinstance(found, PackageRejected):
-            raise found
-        return found
+        return in_thread(lambda: work(self._opened(identifier, data)))
 
-
-def _or_error[T](data: bytes, limit: int, work: Callable[[Package], T]) -> T | PackageRejected:
-    """A refusal is returned: gevent prints what its threads raise."""
-    try:
-        return work(open_package(data, limit=limit))
-    except PackageRejected as error:
-        return error
+    def _opened(self, identifier: str, data: bytes) -> Package:
+        package = open_package(data, limit=self._settings.max_plugin_package_size)
+        # Kept under its name is not made of it: what is shown is what that name was given for.
+        if str(package.identifier) != identifier:
+            raise PackageRejected(f"the package kept as {identifier} is {package.identifier}")
+        return package
