@@ -23,6 +23,7 @@ from tidegate.packages.trust import (
     OFFICIAL_KEY,
     VERIFICATION_FILE,
     TrustedKey,
+    examine,
     signed_bytes,
     signer_of,
 )
@@ -357,6 +358,16 @@ def test_keys_in_the_trusted_folder_count_always(tmp_path, pair):
     (folder / "local.pem").write_bytes(pair[1])
     (folder / "readme.txt").write_bytes(b"not a key")
     assert len(loaded(tmp_path).keys) == 2
+
+
+def test_who_uploads_is_told_the_names_of_keys_and_not_where_they_are(tmp_path, pair, other_pair):
+    folder = tmp_path / "keys" / "trusted"
+    folder.mkdir(parents=True)
+    (folder / "acme.pem").write_bytes(pair[1])
+    told = examine(signed(other_pair), loaded(tmp_path).keys)
+    assert isinstance(told, str)
+    assert "trusted keys (official, acme.pem)" in told
+    assert str(tmp_path) not in told
 
 
 def test_bad_extra_key_disables_only_itself(tmp_path, pair):

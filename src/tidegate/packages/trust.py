@@ -62,6 +62,11 @@ class TrustedKey:
     source: str  #: ``official``, or the file that it was read from
 
     @property
+    def name(self) -> str:
+        """``official``, or the file's name: who uploads a package is not told where files are."""
+        return Path(self.source).name
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the key's DER form, hexadecimal: what a person compares."""
         form = self.key.public_bytes(
@@ -174,7 +179,7 @@ def _why_nobody(comment: bytes, trusted: list[TrustedKey]) -> str:
         return "its archive comment is no signature: {signature, time} is expected"
     return (
         "its signature was made with none of the trusted keys "
-        f"({', '.join(key.source for key in trusted)}), or its files changed afterwards"
+        f"({', '.join(key.name for key in trusted)}), or its files changed afterwards"
     )
 
 
