@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
+import time
 from datetime import timedelta
 from typing import Final, final
 
@@ -13,6 +13,7 @@ from gevent.event import Event
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import BrokerUnavailable, JobGivenBack, JobTaken, StorageUnavailable
 from tidegate.installs import payloads
+from tidegate.installs.abandoned import Abandoned
 from tidegate.installs.builds import Builds
 from tidegate.installs.collect import Collected, Collector
 from tidegate.installs.host_control import HostControl, announce
@@ -22,7 +23,7 @@ from tidegate.installs.retire_job import RetireJob
 from tidegate.installs.run import LEASE, FailPoint, Run, no_fail_point
 from tidegate.installs.shelf import Shelf
 from tidegate.installs.uploads import Uploads
-from tidegate.jobs import INSTALLS, RUN_JOB, UPKEEP, JobSender
+from tidegate.jobs import INSTALLS, RUN_JOB, UPKEEP, JobSender, Owners
 from tidegate.settings import Settings
 from tidegate.storage import Database, install_tasks, job_rows
 from tidegate.storage.blobs import BlobStore
@@ -33,6 +34,9 @@ log = get_log("installs")
 
 MAX_TRIES: Final = 5
 """Times that an installation may be begun; after that it takes its worker down each time."""
+
+_PAUSE: Final = 1.0
+"""Seconds before a try that failed for want of the database is made again."""
 
 KEEP_TASKS: Final = timedelta(seconds=120)
 """How long a task stays visible after its last plugin was installed (02 section 5, D-15)."""
@@ -64,9 +68,11 @@ class JobRunner:
         blobs: BlobStore,
         host: HostControl,
         sender: JobSender,
+        owners: Owners,
         *,
         fail_point: FailPoint = no_fail_point,
     ) -> None:
+        """``owners``: where this process's life shows, so that its jobs are free at its death."""
         self._settings = settings
         self._database = database
         self._host = host
@@ -75,7 +81,8 @@ class JobRunner:
         self._shelf = Shelf(settings, blobs)
         self._uploads = Uploads(settings, database, self._shelf, self._announce)
         self._builds = Builds(host, 60.0 * settings.plugin_install_timeout)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._owners = owners
+        self._abandoned = Abandoned(database, owners, lambda job: send_job(sender, job))
         self._stopping = Event()
         self._reconciler = Reconciler(
             database,
@@ -96,8 +103,7 @@ class JobRunner:
 
     def run(self, job_id: str) -> None:
         """Carry one job out, unless it is finished or somebody holds it. Called by the task."""
-        with self._database.write() as conn:
-            job = job_rows.claim(conn, job_id, self._owner, LEASE)
+        job = self._claim(job_id)
         if job is None:
             log.debug("job finished or held", job=job_id)
             return
@@ -107,7 +113,8 @@ class JobRunner:
         except (JobTaken, JobGivenBack) as error:
             log.info("job left", job=job_id, reason=error.message)
         except StorageUnavailable as error:
-            log.warning("job waits for its lease to end", job=job_id, error=error.message)
+            log.warning("job is begun again soon", job=job_id, error=error.message)
+            self._give_back(job)
         if work.retired is not None:
             send_job(self._sender, work.retired)
 
@@ -116,14 +123,11 @@ class JobRunner:
         self._stopping.set()
 
     def resume_abandoned(self) -> int:
-        """Send the jobs again that nobody works on; returns how many. Called by the schedule."""
-        with self._database.read() as conn:
-            jobs = job_rows.abandoned(conn, SYSTEM_CLOCK.now())
-        for job in jobs:
-            with self._database.write() as conn:
-                job_rows.postpone(conn, job.id, job_rows.FIRST_LEASE)
-            send_job(self._sender, job)
-        return len(jobs)
+        """Send the jobs again that nobody works on; returns how many.
+
+        Called at the worker's start and by the schedule.
+        """
+        return self._abandoned.resume()
 
     def reconcile(self) -> int:
         """Have the host build what is installed and not built there; how many were built.
@@ -152,6 +156,40 @@ class JobRunner:
         for task in running:
             if task.created_at < now - LOST_AFTER:
                 self._fail_lost_entries(task)
+
+    def _claim(self, job_id: str) -> JobRow | None:
+        """The job, now ours. A message is given once: a database that is away for a moment is
+        waited for, else the job would wait for the schedule.
+        """
+        owner = f"{socket.gethostname()}:{os.getpid()}:{self._owners.hold()}"
+        ends_at = time.monotonic() + LEASE
+        while True:
+            try:
+                with self._database.write() as conn:
+                    return job_rows.claim(conn, job_id, owner, LEASE)
+            except StorageUnavailable:
+                if time.monotonic() > ends_at or self._stopping.wait(_PAUSE):
+                    raise
+
+    def _give_back(self, job: JobRow) -> None:
+        """Begin a job again that the database or the blob store broke off.
+
+        The pause doubles with each try, so that a few tries outlast a failure of a minute; after
+        the lease nobody needs us to give it back, the schedule finds it.
+        """
+        ends_at = time.monotonic() + LEASE
+        self._stopping.wait(min(LEASE / 2, _PAUSE * 2 ** (job.fence - 1)))
+        while True:
+            try:
+                with self._database.write() as conn:
+                    released = job_rows.release(conn, job.id, job.fence)
+            except StorageUnavailable:
+                if time.monotonic() > ends_at or self._stopping.wait(_PAUSE):
+                    return
+                continue
+            if released:
+                send_job(self._sender, job)
+            return
 
     def _carry_out(self, job: JobRow, work: InstallJob | RetireJob) -> None:
         try:

@@ -2,12 +2,13 @@
 
 ``broker`` says which broker there is, ``Sender`` puts jobs on it by name. The embedded one is a
 kombu transport (``transport``) on an SQLite file (``queue_file``); who holds which message is
-known by file locks (``owners``).
+known by file locks (``owners``), and so is whose jobs are nobody's any more.
 """
 
 import sys
 
 from tidegate.jobs.broker import INSTALLS, RUN_JOB, UPKEEP, celery_settings
+from tidegate.jobs.owners import Owners
 from tidegate.jobs.sender import JobSender, Sender
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "RUN_JOB",
     "UPKEEP",
     "JobSender",
+    "Owners",
     "Sender",
     "celery_settings",
     "stop_waiting",

@@ -1,6 +1,6 @@
-"""Who lives on this machine and holds messages, and how its processes are woken.
+"""Who lives on this machine and holds messages or jobs, and how its processes are woken.
 
-A folder beside the broker's file, one pair of files per consuming process:
+A folder, beside the broker's file for those of messages; one pair of files per process:
 
 | file | meaning |
 |---|---|
@@ -41,10 +41,16 @@ class Owners:
         self._bell: socket.socket | None = None
         self.me = ""
 
-    def join(self) -> str:
-        """This process's name as an owner; the first call makes its lock and its socket."""
+    def hold(self) -> str:
+        """This process's name as an owner; the first call makes its lock."""
         if not self.me:
             self._make_lock()
+        return self.me
+
+    def join(self) -> str:
+        """:meth:`hold`, for whoever is to be woken as well: the first call makes its socket."""
+        self.hold()
+        if self._wake is None:
             self._make_socket()
         return self.me
 
@@ -71,7 +77,7 @@ class Owners:
         """
         if self._lock >= 0:
             os.close(self._lock)
-            self._lock = -1
+            self._lock, self.me = -1, ""
 
     @contextlib.contextmanager
     def buried(self, owner: str) -> Iterator[bool]:

@@ -154,6 +154,12 @@ def abandoned(conn: Connection, now: datetime, limit: int = 256) -> list[JobRow]
     return [_job(row) for row in conn.execute(statement)]
 
 
+def held_by(conn: Connection, owner: str) -> list[JobRow]:
+    """Open jobs of an owner whose name ends with ``:owner``, whatever their lease."""
+    mine = table.c.owner.endswith(f":{owner}", autoescape=True)
+    return [_job(row) for row in conn.execute(select(table).where(_is_open(), mine))]
+
+
 def last_finished(conn: Connection, kind: str, key: str) -> JobRow | None:
     """The job of this kind and key that was finished last, as long as it is remembered."""
     mine = (table.c.kind == kind, table.c.key == key, table.c.finished_at.is_not(None))

@@ -2,7 +2,7 @@
 
 sender = InProcessSender()
 installer = Installer(settings, database, blobs, sender)
-sender.runner = JobRunner(settings, database, blobs, host, sender)
+sender.runner = JobRunner(settings, database, blobs, host, sender, owners)
 installer.install(...); sender.join()
 """
 

@@ -40,13 +40,14 @@ class Services:
             return self._runner
 
     def begin(self, **_: Any) -> None:
-        """Called when the worker is ready: what this machine lacks is built, behind its back.
+        """Called when the worker is ready, behind its back: jobs that nobody works on go on, and
+        what this machine lacks is built.
 
         From now on api sees what is counted here (installations).
         """
         if self._settings.prometheus_enabled:
             Sharing(self._settings.home.run / FOLDER, "worker").start()
-        gevent.spawn(self._reconcile)
+        gevent.spawn(self._take_up)
 
     def stop(self, **_: Any) -> None:
         """Called when the worker begins to stop: running jobs are given back."""
@@ -54,15 +55,16 @@ class Services:
         if self._runner is not None:
             self._runner.stop()
 
-    def _reconcile(self) -> None:
+    def _take_up(self) -> None:
         try:
+            self.runner.resume_abandoned()
             self.runner.collect()
             self.runner.reconcile()
         except Exception:  # the greenlet's border; the schedule tries again
-            log.exception("reconciling broke")
+            log.exception("taking up what was left broke")
 
     def _make_runner(self) -> JobRunner:
-        from tidegate.jobs import Sender
+        from tidegate.jobs import Owners, Sender
         from tidegate.storage import Database
         from tidegate.storage.blobs import open_blobs
 
@@ -73,6 +75,7 @@ class Services:
             open_blobs(settings),
             self._host_of(settings),
             Sender(settings),
+            Owners(settings.home.run / "workers"),
         )
 
 

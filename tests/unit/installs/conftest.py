@@ -22,6 +22,7 @@ from tidegate.installs import (
 )
 from tidegate.installs.run import no_fail_point
 from tidegate.installs.shelf import Shelf
+from tidegate.jobs import Owners
 from tidegate.packages import build_package, open_package
 from tidegate.settings import Settings
 from tidegate.storage import Database, install_tasks, installations, job_rows
@@ -65,6 +66,7 @@ class House:
         self.shelf = Shelf(settings, self.blobs)
         self.host = ScriptedHost()
         self.sender = InProcessSender()
+        self.owners = Owners(settings.home.run / "workers")
         self.catalogue = Catalogue(self.database)
         self.installer = Installer(
             settings, self.database, self.blobs, self.sender, catalogue=self.catalogue
@@ -79,6 +81,7 @@ class House:
             self.blobs,
             self.host,
             self.sender,
+            self.owners,
             fail_point=fail_point,
         )
 
@@ -140,6 +143,7 @@ class House:
         self.sender.join()
         self.catalogue.close()
         self.installer.close()
+        self.owners.close()
         self.database.dispose()
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import pytest
 
+from tests.stack import wait_until
 from tests.unit.installs.conftest import OTHER, TENANT, House, Killed, identifier
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import (
     BlobUnavailable,
+    DatabaseUnavailable,
     EnvironmentFailed,
     HostLost,
     IllegalTransition,
     PluginStartFailed,
 )
 from tidegate.installs import TRANSITIONS, InstallState
+from tidegate.installs.runner import MAX_TRIES
 from tidegate.installs.states import BUILD_STEPS, check, path_to
+from tidegate.jobs import Owners
 from tidegate.storage import declarations, install_tasks, job_rows
 
 pytestmark = pytest.mark.blocks_hub("packages are built and migrations run in the test's process")
@@ -297,13 +302,51 @@ def test_a_store_that_is_away_delays_the_install(
     def away(*_: object) -> None:
         raise BlobUnavailable("the store does not answer")
 
+    monkeypatch.setattr("tidegate.installs.runner._PAUSE", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr("tidegate.installs.shelf.Shelf.mark_installed", away)
         answer = house.install(name)
-        house.sender.join()
+        wait_until(lambda: len(house.sender.sent) == 2)
         assert house.task(answer).status == "running"
-    house.settle()
+    house.sender.join()
+    assert house.task(answer).status == "success", "begun again by itself, before its lease is over"
+    assert len(house.sender.sent) <= MAX_TRIES
+
+
+def test_a_database_that_is_away_when_the_message_comes_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, tries, claim = house.upload(), [0], job_rows.claim
+
+    def away_twice(*given: Any) -> job_rows.JobRow | None:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise DatabaseUnavailable("away")
+        return claim(*given)
+
+    monkeypatch.setattr("tidegate.installs.runner._PAUSE", 0.01)
+    monkeypatch.setattr(job_rows, "claim", away_twice)
+    answer = house.install(name)
+    house.sender.join()
     assert house.task(answer).status == "success"
+    assert len(house.sender.sent) == 1
+
+
+def test_a_dead_workers_job_goes_on_at_once_and_a_living_ones_is_left_alone(house: House) -> None:
+    """Nobody waits for the lease of a process that is not there any more."""
+    name = house.upload()
+    house.new_worker(KillAt(_S.BUILDING, 1))
+    answer = house.install(name)
+    house.sender.join()
+    first, house.owners = house.owners, Owners(house.settings.home.run / "workers")
+    house.new_worker()
+    assert house.worker.resume_abandoned() == 0, "it lives: its lock is held"
+    first.disown()  # as the kernel does at its death: the lock is free, its file stays
+    assert house.worker.resume_abandoned() == 1
+    house.sender.join()
+    first.close()
+    assert house.task(answer).status == "success"
+    assert house.owners.known() == set(), "the dead are forgotten"
 
 
 def test_an_install_that_kills_its_worker_each_time_is_given_up(house: House) -> None:
