@@ -66,6 +66,12 @@ def test_each_plugin_has_its_own_health(site):
     assert ask(site, "/health/deep")[0] == 200, "one ill plugin is no reason to restart the server"
 
 
+def test_a_plugin_is_not_well_while_its_host_does_not_answer(site):
+    site.services.calls.stop()
+    status, shown = ask(site, "/health/plugins/acme/weather")
+    assert (status, list(shown["checks"])) == (503, ["host"])
+
+
 def test_D_45_a_database_that_is_away_is_named_and_the_process_is_alive(site):
     site.services.database.dispose()
     for path in site.settings.home.database.parent.glob(f"{site.settings.home.database.name}*"):

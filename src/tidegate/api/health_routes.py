@@ -96,7 +96,11 @@ class _Health:
 
     def show_plugin(self, request: Request) -> Response:
         wanted = f"{request.params['author']}/{request.params['name']}"
-        found = [one for one in self._plugins() if plugin_id_of(one["identifier"]) == wanted]
+        plugins: list[dict[str, Any]] = []
+        host = _outcome(lambda: plugins.extend(self._plugins()))
+        if host != _OK:
+            return _answer({"host": host})
+        found = [one for one in plugins if plugin_id_of(one["identifier"]) == wanted]
         if not found:
             raise NotFound(f"the host knows no plugin {wanted}: nobody called it since it started")
         ill = all(one.get("phase") in _ILL for one in found)
