@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
-import gevent
 import msgspec
 
 from tidegate.errors import BlobMissing, PackageRejected, PackageUnknown
 from tidegate.ids import PluginIdentifier
+from tidegate.installs.native import in_thread
 from tidegate.installs.shelf import Shelf
 from tidegate.packages import (
     Package,
@@ -148,13 +148,7 @@ class Uploads:
         keys = TrustedKeys.load(self._settings)
         self._say_refused(keys)
         signed = must_be_signed or self._settings.force_verifying_signature
-        # pure computation of up to seconds: not on the hub's thread
-        work = (self._settings, data, keys, signed)
-        outcome = gevent.get_hub().threadpool.apply(_understand_or_error, work)
-        if isinstance(outcome, PackageRejected):
-            raise bare(outcome)
-        understood: _Understood = outcome
-        return understood
+        return in_thread(_understand, self._settings, data, keys, signed)
 
     def _say_refused(self, keys: TrustedKeys) -> None:
         """Once per file and reason: the files are read at each upload, and stay as they are."""
@@ -165,29 +159,9 @@ class Uploads:
         self._said = frozenset(keys.refused)
 
 
-def _understand_or_error(
-    settings: Settings, data: bytes, keys: TrustedKeys, must_be_signed: bool
-) -> _Understood | PackageRejected:
-    """A refusal is returned: gevent prints what its threads raise."""
-    try:
-        return _understand(settings, data, keys, must_be_signed)
-    except PackageRejected as error:
-        return bare(error)
-
-
-def bare(error: PackageRejected) -> PackageRejected:
-    """The same refusal without the frames that it came through.
-
-    They hold the package, up to 600 MiB, and gevent's result of a thread holds the refusal until
-    the next collection.
-    """
-    return PackageRejected(error.message, **error.details)
-
-
 def _understand(
     settings: Settings, data: bytes, keys: TrustedKeys, must_be_signed: bool
 ) -> _Understood:
-    """Runs in a native thread: no logs, no locks, no database."""
     package = open_package(data, limit=settings.max_plugin_package_size)
     examined = examine(package, keys)
     _check_signature(settings, package, examined, must_be_signed)
