@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
 
 from tidegate.api.application import Application, Load
 from tidegate.api.health_routes import health_routes
@@ -50,13 +49,7 @@ def services_for(settings: Settings) -> Services:
     database = Database(settings)
     blobs = open_blobs(settings)
     catalogue = Catalogue(database)
-
-    def noticed(notice: dict[str, Any]) -> None:
-        generation = notice.get("generation")
-        if isinstance(generation, int):
-            catalogue.invalidate(generation)
-
-    calls = Calls(settings, on_notice=noticed)
+    calls = Calls(settings, on_notice=catalogue.heard)
     sender = Sender(settings)
     sender.prepare()
     installer = Installer(

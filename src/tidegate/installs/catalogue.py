@@ -119,6 +119,12 @@ class Catalogue:
             self._generation = generation
             self._forget()
 
+    def heard(self, notice: dict[str, Any]) -> None:
+        """A notice of the host, ``{"generation": n}``; any other says nothing about this."""
+        generation = notice.get("generation")
+        if isinstance(generation, int):
+            self.invalidate(generation)
+
     def close(self) -> None:
         """Stop looking. The catalogue still answers, from the database."""
         self._closing.set()

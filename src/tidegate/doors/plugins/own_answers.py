@@ -174,13 +174,7 @@ class OwnAnswers:
 def open_own_answers(settings: Settings, database: Database) -> OwnAnswers:
     """The responder of this host. Called by the host's entry file; connects at first use."""
     catalogue = Catalogue(database)
-
-    def noticed(notice: dict[str, Any]) -> None:
-        generation = notice.get("generation")
-        if isinstance(generation, int):
-            catalogue.invalidate(generation)
-
-    calls = Calls(settings, on_notice=noticed)
+    calls = Calls(settings, on_notice=catalogue.heard)
     providers = Providers(database, catalogue, Vault(settings))
     return OwnAnswers(settings, calls, catalogue, providers)
 
