@@ -6,8 +6,7 @@
 | ``binding`` | routing key to queue; ``owner`` where the queue dies with a process |
 
 A message stays until it is acknowledged. Rows whose owner is dead (see ``owners``) are free
-again, at their old place in the queue. SQLite never sleeps: a locked file is tried again with
-``time.sleep``, which under gevent lets other greenlets run (decisions: SQLite under gevent).
+again, at their old place in the queue.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import atexit
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from tidegate.jobs.owners import Owners
+from tidegate.storage.busy import patiently
 from tidegate.telemetry.logs import get_log
 
 log = get_log("jobs")
@@ -90,9 +90,16 @@ class QueueFile:
     def at(cls, path: Path) -> QueueFile:
         """The file at ``path``, opened once per process; sqlite3.Error when it cannot be."""
         path = path.resolve()
-        if path not in cls._open:
-            cls._open[path] = cls(path)
-        return cls._open[path]
+        known = cls._open.get(path)
+        if known is None:
+            made = cls(path)
+            known = cls._open.setdefault(path, made)
+            if (
+                known is not made
+            ):  # opening waits for a locked file, and another greenlet was faster
+                made._owners.close()
+                made._db.close()
+        return known
 
     @classmethod
     def nudge_all(cls) -> None:
@@ -284,25 +291,7 @@ class QueueFile:
 
     def _do(self, statement: str, values: Any = ()) -> list[Any]:
         """One statement, tried again while another process holds the file."""
-        return _patiently(lambda: self._db.execute(statement, values).fetchall())
-
-
-def _patiently[T](work: Callable[[], T]) -> T:
-    limit = time.monotonic() + LOCK_LIMIT
-    pause = 0.0005
-    while True:
-        try:
-            return work()
-        except sqlite3.OperationalError as error:
-            if not _is_lock(error) or time.monotonic() > limit:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 2, 0.02)
-
-
-def _is_lock(error: sqlite3.OperationalError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+        return patiently(lambda: self._db.execute(statement, values).fetchall(), LOCK_LIMIT)
 
 
 os.register_at_fork(after_in_child=QueueFile.after_fork)

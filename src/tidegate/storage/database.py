@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.errors import DatabaseUnavailable
 from tidegate.settings import Settings
-from tidegate.storage import postgresql, sqlite
+from tidegate.storage import busy, postgresql, sqlite
 
 POOL_PATIENCE = 10.0
 """Seconds that a greenlet waits for a connection when all of them are in use."""
@@ -117,11 +117,11 @@ def _named_errors(kind: str) -> Iterator[None]:
 
 
 def _unavailable(kind: str, cause: BaseException | None) -> DatabaseUnavailable:
-    if sqlite.is_full(cause):
+    if busy.is_full(cause):
         return DatabaseUnavailable(
             "the disk of the database is full: free some space; nothing was changed", reason="full"
         )
-    if sqlite.is_locked(cause):
+    if busy.is_locked(cause):
         return DatabaseUnavailable(
             f"another process has kept the database locked for {sqlite.LOCK_PATIENCE:g} s",
             reason="locked",

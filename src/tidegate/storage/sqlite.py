@@ -3,16 +3,11 @@
 * write: one connection per process, so that greenlets queue in gevent; ``BEGIN IMMEDIATE``,
   retried in gevent while another process writes; :mod:`tidegate.storage.guard`.
 * read: ``query_only``, a snapshot per transaction, never behind a writer.
-
-SQLite's own busy handler is off: it sleeps in C and stops every greenlet of the process.
 """
 
 from __future__ import annotations
 
-import random
 import sqlite3
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +15,7 @@ from typing import Any, cast
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from tidegate.storage.busy import patiently
 from tidegate.storage.guard import SwitchGuard
 
 LOCK_PATIENCE = 5.0
@@ -53,32 +49,6 @@ def read_engine(path: Path, patience: float) -> Engine:
     return engine
 
 
-def is_locked(error: BaseException | None) -> bool:
-    """Whether another connection holds the lock: the one error that is worth a retry."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether there is no room for the database to grow."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_FULL
-
-
-def patiently[T](action: Callable[[], T]) -> T:
-    """Run ``action``, again while the database is locked; sleeps in gevent, not in SQLite."""
-    end = time.monotonic() + LOCK_PATIENCE
-    pause = 0.0005
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            if not is_locked(error) or time.monotonic() > end:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the writers, no secret
-        pause = min(pause * 2, 0.02)
-
-
 def _engine(path: Path, pragmas: tuple[str, ...], patience: float, **pool: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -91,7 +61,7 @@ def _engine(path: Path, pragmas: tuple[str, ...], patience: float, **pool: int) 
     def configure(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None  # transactions begin where we say, not where it guesses
         for pragma in pragmas:
-            patiently(partial(connection.execute, f"PRAGMA {pragma}"))
+            patiently(partial(connection.execute, f"PRAGMA {pragma}"), LOCK_PATIENCE)
         record.info["guard"] = SwitchGuard()
 
     event.listen(engine, "connect", configure)
@@ -109,7 +79,7 @@ def _raw(connection: Connection) -> sqlite3.Connection:
 
 def _begin_write(connection: Connection) -> None:
     raw = _raw(connection)
-    patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
+    patiently(lambda: raw.execute("BEGIN IMMEDIATE"), LOCK_PATIENCE)
     _guard(connection).arm()
 
 
@@ -128,4 +98,4 @@ def _begin_read(connection: Connection) -> None:
     # take it here, where it can be retried. Later reads of the transaction cannot.
     raw = _raw(connection)
     raw.execute("BEGIN")
-    patiently(lambda: raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall())
+    patiently(lambda: raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), LOCK_PATIENCE)

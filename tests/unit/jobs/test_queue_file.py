@@ -246,6 +246,22 @@ def test_a_locked_file_is_waited_for_in_gevent(file: QueueFile, path: Path) -> N
     assert take_all(file) == ["a"]
 
 
+def test_two_that_open_a_locked_file_at_once_get_the_same_one(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("begin immediate")
+    opening = [gevent.spawn(QueueFile.at, path) for _ in range(2)]
+    gevent.sleep(0.05)
+    assert not any(one.ready() for one in opening), "both are at it"
+    blocker.execute("commit")
+    blocker.close()
+    first, second = [one.get(timeout=5) for one in opening]
+    assert first is second
+    put(first, "a")
+    assert take_all(second) == ["a"]
+    first.close()
+
+
 def test_a_file_that_stays_locked_is_an_error(
     file: QueueFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
