@@ -20,13 +20,8 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.ids import plugin_id_of, row_id
 from tidegate.storage import capabilities, declarations, endpoints, generation, references
 from tidegate.storage.columns import row_key, tenant_key
-from tidegate.storage.declared import DeclarationBroken, parts_of
 from tidegate.storage.dialects import insert_or_skip
-from tidegate.storage.tables import plugin_declarations
 from tidegate.storage.tables import plugin_installations as table
-from tidegate.telemetry.logs import get_log
-
-log = get_log("storage")
 
 
 @final
@@ -45,15 +40,6 @@ class Installation:
     meta: dict[str, Any]
     created_at: datetime
     updated_at: datetime
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A version that a tenant has not; ``current`` is the one that it has, or empty."""
-
-    identifier: str
-    current: str
 
 
 @final
@@ -98,12 +84,6 @@ def find_many(conn: Connection, tenant: str, plugin_ids: Iterable[str]) -> list[
     return _all(conn, _of_tenant(tenant).where(table.c.plugin_id.in_(list(plugin_ids))))
 
 
-def get(conn: Connection, tenant: str, installation_id: str) -> Installation | None:
-    """One installation by its id; None for another tenant's or a malformed id."""
-    key = row_key(installation_id)
-    return _first(conn, _of_tenant(tenant).where(table.c.id == key)) if key else None
-
-
 def page(conn: Connection, tenant: str, offset: int, limit: int) -> tuple[list[Installation], int]:
     """``limit`` installations from ``offset`` on, newest first, and how many there are."""
     counted = select(func.count()).where(table.c.tenant_id == tenant_key(tenant))
@@ -114,39 +94,6 @@ def page(conn: Connection, tenant: str, offset: int, limit: int) -> tuple[list[I
 def all_of_tenant(conn: Connection, tenant: str) -> list[Installation]:
     """Every installation of a tenant, newest first. For the catalogue kept in memory only."""
     return _all(conn, _of_tenant(tenant))
-
-
-def missing(conn: Connection, tenant: str, identifiers: Iterable[str]) -> list[Missing]:
-    """Those of these versions that the tenant has not, in their order (01 section 3.13)."""
-    asked = {identifier: plugin_id_of(identifier) for identifier in identifiers}
-    rows = find_many(conn, tenant, set(asked.values()))
-    have = {row.plugin_id: row.identifier for row in rows}
-    return [
-        Missing(identifier, have.get(plugin_id, ""))
-        for identifier, plugin_id in asked.items()
-        if have.get(plugin_id) != identifier
-    ]
-
-
-def ids_by_category(conn: Connection, tenant: str, category: str) -> list[str]:
-    """Plugin ids of a tenant whose category it is (spec/plugin/08 section 4), newest first.
-
-    Empty for a category that there is not. A plugin whose declaration is broken is left out.
-    """
-    declared = plugin_declarations
-    same = declared.c.plugin_unique_identifier == table.c.plugin_unique_identifier
-    order = (table.c.created_at.desc(), table.c.id.desc())
-    statement = (
-        select(table.c.plugin_id, declared.c.declaration)
-        .outerjoin(declared, same)
-        .where(table.c.tenant_id == tenant_key(tenant))
-        .order_by(*order)
-    )
-    return [
-        row.plugin_id
-        for row in conn.execute(statement)
-        if _category(row.plugin_id, row.declaration) == category
-    ]
 
 
 def is_installed_anywhere(conn: Connection, identifier: str) -> bool:
@@ -268,14 +215,6 @@ def upgrade(
 
 
 # --------------------------------------------------------------------------- rows
-
-
-def _category(plugin_id: str, declaration: str | None) -> str:
-    try:
-        return parts_of(declaration).category
-    except DeclarationBroken as error:
-        log.error("installation left out", plugin=plugin_id, error=error.message)
-        return ""
 
 
 def _of_tenant(tenant: str) -> Select[Any]:

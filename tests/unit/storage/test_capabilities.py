@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, text
 from tests.unit.storage.conftest import OTHER_TENANT, TENANT
 from tidegate.ids import row_id
 from tidegate.storage import Database, capabilities, installations
+from tidegate.storage.declared import parts_of
 from tidegate.storage.tables import capabilities as tables
 
 WEATHER = f"acme/weather:0.0.1@{'a' * 64}"
@@ -93,7 +94,6 @@ def test_D_13_a_broken_row_is_left_out_and_logged(
     with database.read() as conn:
         assert [one.provider for one in capabilities.page(conn, TENANT, "tool", 0, 10)] == ["good"]
         assert capabilities.find(conn, TENANT, "tool", "acme/clock", "broken") is None
-        assert installations.ids_by_category(conn, TENANT, "tool") == ["acme/weather"]
 
 
 def test_a_provider_that_an_old_database_has_twice_is_listed_once(database: Database) -> None:
@@ -164,22 +164,5 @@ def test_bindings_say_which_installation_serves_a_model_provider(database: Datab
         ('{"endpoint": {}, "tool": null}', "extension"),
     ],
 )
-def test_ids_by_category(database: Database, declaration: str, category: str) -> None:
-    with database.write() as conn:
-        _install(conn, WEATHER, declaration)
-    with database.read() as conn:
-        assert installations.ids_by_category(conn, TENANT, category) == ["acme/weather"]
-        assert installations.ids_by_category(conn, TENANT, "nothing") == []
-        assert installations.ids_by_category(conn, OTHER_TENANT, category) == []
-
-
-def test_missing_names_absent_and_other_versions(database: Database) -> None:
-    newer = f"acme/clock:1.3.0@{'f' * 64}"
-    with database.write() as conn:
-        _install(conn, WEATHER, _declaration("tool"))
-        _install(conn, CLOCK, _declaration("tool"))
-    with database.read() as conn:
-        found = installations.missing(conn, TENANT, [OPENAI, WEATHER, newer])
-        nothing = installations.missing(conn, TENANT, [])
-    assert [(one.identifier, one.current) for one in found] == [(OPENAI, ""), (newer, CLOCK)]
-    assert nothing == []
+def test_a_plugin_is_of_the_first_kind_that_it_has(declaration: str, category: str) -> None:
+    assert parts_of(declaration).category == category
