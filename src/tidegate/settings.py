@@ -101,7 +101,7 @@ class Settings:
         5000, "Milliseconds to send a back-call."
     )
     dify_backwards_invocation_read_timeout: int = _setting(
-        240000, "Milliseconds of silence after which a back-call ends."
+        240000, "Milliseconds of silence within its answer after which a back-call ends."
     )
     response_max_buffer_size: int = _setting(31457280, "Largest frame of Dify in bytes.")
     tidegate_backcalls: str = _setting(

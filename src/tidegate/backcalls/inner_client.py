@@ -32,6 +32,14 @@ CONNECT_SECONDS: Final = 5.0
 #: lose its request.
 KEPT_SECONDS: Final = 1.0
 MOST_KEPT: Final = 64
+#: A machine that went without a word is noticed within two minutes, however long the answer may
+#: take.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
 _PIECE: Final = 1 << 16
 _SHOWN: Final = 2000
 _READ_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_READ_TIMEOUT"
@@ -45,8 +53,9 @@ class InnerClient:
     def __init__(self, settings: Settings, *, patience: float = 0.0) -> None:
         """StartRefused when DIFY_INNER_API_URL is missing or no http(s) address.
 
-        ``patience``: seconds of silence after which a request is given up, if that is less than
-        the setting says.
+        ``patience``: seconds of silence after which a request is given up, also before the answer
+        has begun; the setting's hold from then on. Without it who asks has a deadline, and stops
+        asking then: an app that Dify runs to its end before it answers may take all of it.
         """
         url = urlsplit(settings.dify_inner_api_url)
         try:
@@ -65,6 +74,7 @@ class InnerClient:
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._key: Secret = settings.dify_inner_api_key
         given = settings.dify_backwards_invocation_read_timeout / 1000
+        self._patience = patience
         self._idle = min(given or patience, patience or given)
         self._idle_owner = _READ_LIMIT if self._idle == given else "patience"
         self._write = settings.dify_backwards_invocation_write_timeout / 1000
@@ -144,8 +154,11 @@ class InnerClient:
             raise BackCallFailed(
                 f"Dify does not take the request within {self._write:g} s ({_WRITE_LIMIT})"
             ) from None
-        connection.sock.settimeout(self._idle or None)
-        return connection.getresponse()
+        sock = connection.sock  # an answer that closes its connection takes it over
+        sock.settimeout(self._patience or None)
+        response = connection.getresponse()
+        sock.settimeout(self._idle or None)
+        return response
 
     def _connection(self) -> http.client.HTTPConnection:
         while self._kept:
@@ -180,6 +193,8 @@ class InnerClient:
         try:
             yield
         except TimeoutError as error:
+            if error.errno:  # the system's own: nobody is there any more
+                raise BackCallFailed(f"{self._where}: {error}") from error
             raise IdleTimeout(
                 f"nothing came from Dify for {self._idle:g} s ({self._idle_owner})",
                 seconds=self._idle,
@@ -226,6 +241,8 @@ def _connect(connection: http.client.HTTPConnection) -> None:
         connection.connect()
     except TimeoutError:
         raise ConnectionError(f"no connection within {CONNECT_SECONDS:g} s") from None
+    for option in _KEEPALIVE:
+        connection.sock.setsockopt(*option)
 
 
 def _refuse_other_statuses(response: http.client.HTTPResponse) -> None:

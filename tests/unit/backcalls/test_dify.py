@@ -296,21 +296,35 @@ def test_T15_the_read_limit_is_one_of_silence_not_of_length(strict, dify, caller
     assert len(answer.pieces) == 8
 
 
-@pytest.mark.parametrize("after", [0, 2], ids=["before the head", "within the stream"])
-def test_silence_ends_a_call_and_says_whose_limit_it_was(strict, dify, caller, after):
+@pytest.mark.parametrize("keeps_alive", [True, False], ids=["kept", "closed"])
+def test_T15_an_answer_that_begins_late_is_waited_for(strict, dify, caller, keeps_alive):
+    """Dify runs a blocking app to its end before it sends a head; the call's deadline holds."""
+    dify.keeps_alive = keeps_alive
+
+    def handle(exchange: Any) -> Any:
+        gevent.sleep(0.5)
+        return {"answer": "late"}
+
+    dify.on("invoke/moderation", handle)
+    answer = ask(strict, back_call(caller, "moderation", REQUEST)).wait(5)
+    assert (answer.error, answer.pieces) == (None, [{"answer": "late"}])
+
+
+@pytest.mark.parametrize("keeps_alive", [True, False], ids=["kept", "closed"])
+def test_silence_ends_a_stream_and_says_whose_limit_it_was(strict, dify, caller, keeps_alive):
     release = Event()
+    dify.keeps_alive = keeps_alive
 
     def handle(exchange: Any) -> None:
-        if after:
-            exchange.begin()
-        for _ in range(after):
+        exchange.begin()
+        for _ in range(2):
             exchange.send(CHUNK)
         release.wait()
 
     dify.on("invoke/llm", handle)
     answer = ask(strict, back_call(caller, "llm", REQUEST)).wait(3)
     release.set()
-    assert len(answer.pieces) == after
+    assert len(answer.pieces) == 2
     assert "DIFY_BACKWARDS_INVOCATION_READ_TIMEOUT" in answer.error
     assert answer.typed["error_type"] == "IdleTimeout"
 
