@@ -211,16 +211,14 @@ _pools: set[Any] = set()
 
 
 @contextmanager
-def pooled(postgres: PostgresServer, redis: RedisServer) -> Iterator[None]:
+def pooled(postgres: PostgresServer, redis: RedisServer | None = None) -> Iterator[None]:
     """While this lasts, idle connections to these servers are nobody's leak (conftest.py).
 
     What a module shares has pools, and a test may be the one that makes them grow.
     """
     folder = postgres.host if postgres.host.startswith("/") else ""
-    addresses = {
-        f"{folder}/.s.PGSQL.{postgres.port}" if folder else (postgres.host, postgres.port),
-        (redis.host, redis.port),
-    }
+    place = f"{folder}/.s.PGSQL.{postgres.port}" if folder else (postgres.host, postgres.port)
+    addresses = {place, *([(redis.host, redis.port)] if redis is not None else [])}
     _pools.update(addresses)
     try:
         yield

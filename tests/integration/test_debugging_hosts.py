@@ -17,6 +17,7 @@ from sqlalchemy import text, update
 from tests.debugging import OTHER_TENANT, TENANT, DebugWorld, debugging_host
 from tests.hosting import Answer
 from tests.registrations import MANIFEST
+from tests.servers import pooled
 from tidegate.hosts.debugging.directory import RENEW_EVERY
 from tidegate.hosts.neighbours import address_of, owner_of
 from tidegate.settings import Settings
@@ -51,6 +52,7 @@ def hosts(request, postgres, tmp_path_factory) -> Iterator[Hosts]:
     folder = tmp_path_factory.mktemp(request.param)
     more = {"TIDEGATE_LINK_TCP": "127.0.0.1:0"} if request.param == "tcp" else {}
     with (
+        pooled(postgres),  # fifty calls at once let the pools of the database grow
         postgres.database() as variables,
         debugging_host(folder / "desk", **LIMITS, **variables, **more) as desk,
         debugging_host(folder / "other", **LIMITS, **variables, **more) as other,
@@ -85,7 +87,6 @@ def registered(world: DebugWorld, key: str):
         yield developer
 
 
-@pytest.mark.leaks("fifty calls at once let the pools of the database grow")
 def test_T36_a_call_at_another_host_reaches_the_plugin_at_its_developers(hosts):
     with hosts.desk.sdk() as process:
         identifier = hosts.desk.connected(MISBEHAVE)
