@@ -31,6 +31,7 @@ from tidegate.environments import children, dividing
 from tidegate.hosts.instance import State
 from tidegate.hosts.local import CLOSED_OUTPUT, LocalInstance
 from tidegate.hosts.processes import Families, Process, kill, look_at, scan, waited_for_cpu
+from tidegate.hosts.scaling import Scaling
 from tidegate.hosts.supervisor import Supervisor
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
@@ -71,7 +72,7 @@ class Care:
         self._supervisors = supervisors
         self._families = Families()
         self._records: dict[LocalInstance, _Record] = {}
-        self._waiting_since: dict[Supervisor, float] = {}
+        self._scaling = Scaling(self._busy_since)
         self._wake = Event()
         self._greenlet: gevent.Greenlet | None = None
 
@@ -132,9 +133,10 @@ class Care:
         for pid, (supervisor, instance) in running.items():
             self._look_at(supervisor, instance, families[pid], now)
         for supervisor in supervisors:
-            self._scale(supervisor, now)
+            self._scaling.adjust(supervisor, now)
         known = {instance for _, instance in running.values()}
         self._records = {one: kept for one, kept in self._records.items() if one in known}
+        self._scaling.forget_others(supervisors)
         self._collect(processes)
 
     def _look_at(
@@ -160,6 +162,9 @@ class Care:
         self, supervisor: Supervisor, instance: LocalInstance, family: list[Process], memory: int
     ) -> bool:
         settings = supervisor.settings
+        if instance.death.condemned:  # counted and told already; what is left of it is killed anew
+            kill(family)
+            return True
         if settings.tidegate_isolation == "0":
             return False
         if settings.tidegate_plugin_memory and memory > settings.tidegate_plugin_memory:
@@ -181,6 +186,10 @@ class Care:
             busy = (cpu - record.cpu) / passed >= _BUSY
             record.busy_since = (record.busy_since or record.looked_at) if busy else 0.0
         record.looked_at, record.cpu = now, cpu
+
+    def _busy_since(self, instance: LocalInstance) -> float:
+        record = self._records.get(instance)
+        return record.busy_since if record is not None else 0.0
 
     def _is_stopped(
         self,
@@ -234,52 +243,6 @@ class Care:
             supervisor.hangs += 1
             supervisor.retire(instance)
 
-    # ------------------------------------------------------------------ how many
-
-    def _scale(self, supervisor: Supervisor, now: float) -> None:
-        pool = supervisor.pool
-        if supervisor.waiting and pool:
-            since = self._waiting_since.setdefault(supervisor, now)
-        else:
-            self._waiting_since.pop(supervisor, None)
-            since = now
-        if not pool or supervisor.starting:
-            return
-        settings = supervisor.settings
-        room = len(pool) < settings.tidegate_instances_max
-        if room and (
-            now - since > settings.tidegate_scale_wait or self._all_busy(supervisor, settings, now)
-        ):
-            supervisor.more("calls wait, or all instances are busy")
-        elif not supervisor.waiting:
-            self._shrink(supervisor, settings, now)
-
-    def _all_busy(self, supervisor: Supervisor, settings: Settings, now: float) -> bool:
-        """Every instance works at full speed, and some have more than one session for it."""
-        pool = supervisor.pool
-        if sum(one.load for one in pool) <= len(pool):
-            return False
-        records = [self._records.get(one) for one in pool]
-        wait = settings.tidegate_scale_wait
-        return all(one and one.busy_since and now - one.busy_since >= wait for one in records)
-
-    def _shrink(self, supervisor: Supervisor, settings: Settings, now: float) -> None:
-        pool = supervisor.pool
-        idle = [one for one in pool if not one.load]
-        plugin_id = supervisor.identifier.partition(":")[0]
-        stop = settings.tidegate_idle_stop
-        pinned = not stop or plugin_id in settings.tidegate_pinned
-        if not pinned and all(not one.load and now - one.table.idle_since > stop for one in pool):
-            log.info("idle plugin stopped", plugin=supervisor.identifier)
-            for one in idle:
-                supervisor.retire(one)
-            return
-        for one in reversed(idle):
-            if len(pool) <= settings.tidegate_instances_min:
-                return
-            if now - one.table.idle_since > settings.tidegate_scale_idle:
-                supervisor.retire(one)
-
     # ------------------------------------------------------------------ orphans
 
     def _collect(self, processes: dict[int, Process] | None = None) -> None:
@@ -288,16 +251,19 @@ class Care:
         if not self.adopts or dividing():
             return
         own, ours = os.getpid(), children()
+        strays = 0
         for process in (processes or scan()).values():
             if process.parent != own or process.pid in ours:
                 continue
             if process.alive and not self._families.knows(process):
-                log.info("stray process killed", pid=process.pid)
+                strays += 1
                 kill([process])
             now = look_at(process.pid)
             if now is not None and not now.alive and now.parent == own:
                 with contextlib.suppress(ChildProcessError):
                     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+        if strays:  # one line: a plugin can make a thousand of them between two looks
+            log.info("stray processes killed", count=strays)
 
 
 def _pause(supervisors: list[Supervisor]) -> float:

@@ -170,6 +170,8 @@ class PluginHost:
         def gone(instance: LocalInstance) -> None:
             on_gone(instance)
             self.care.bury(instance.pid)
+            # The next line opens it again. Plugins come and go, descriptors would stay.
+            self.log_of(prepared.plugin_id).close()
 
         return LocalInstance(
             prepared,

@@ -10,11 +10,10 @@ session costs none. States: see ``instance``.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, final
+from typing import Final, final
 
 import gevent
 from gevent.event import Event
@@ -22,13 +21,14 @@ from gevent.event import Event
 from tidegate.backcalls import Caller, Target
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments import Child, Exit, ReadEnd, discard
-from tidegate.errors import CallFailed, PluginDied, PluginStartFailed
+from tidegate.errors import CallFailed, PluginStartFailed
 from tidegate.hosts.cgroups import Cgroup
+from tidegate.hosts.death import Death
 from tidegate.hosts.instance import State, check_transition
 from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.launch import Box, Prepared, clear_scratch, places_of, start_process
 from tidegate.hosts.plugin_log import PluginLog
-from tidegate.hosts.processes import holds, oom_kills
+from tidegate.hosts.processes import holds
 from tidegate.hosts.reading import read_all, unread
 from tidegate.hosts.session_table import SessionTable
 from tidegate.hosts.stderr import StandardError
@@ -40,7 +40,9 @@ from tidegate.telemetry.logs import get_log
 log = get_log("hosts")
 
 CLOSED_OUTPUT: Final = "it closed its standard output"
+#: Seconds in which what a dead process wrote is read, however much that is.
 _LAST_WORDS: Final = 2.0
+#: Between the end of its output and its own end: an orderly exit closes the one first.
 _EOF_GRACE: Final = 0.1
 _TAIL_LINES: Final = 30
 _TAIL_BYTES: Final = 4096
@@ -69,8 +71,7 @@ class LocalInstance:
         self.started_at = SYSTEM_CLOCK.monotonic()
         self.ready_after = 0.0
         self.memory = 0
-        self._limit: dict[str, Any] = {}
-        self._ooms_before = oom_kills()
+        self.death = Death()
         self._settings = settings
         self._environ = environ
         self._isolation = isolation
@@ -88,9 +89,8 @@ class LocalInstance:
         )
         self._decided = Event()
         self._over = Event()
-        self._reason = ""
+        self._child: Child | None = None
         self._ending: CallFailed | None = None
-        self._stop_asked = False
         self._greenlets: list[gevent.Greenlet] = []
 
     # ------------------------------------------------------------------ life
@@ -113,18 +113,19 @@ class LocalInstance:
             discard(child)
             self._not_started()
             raise PluginStartFailed("plugin failed to start: it was stopped meanwhile")
-        self._child: Child = child
+        self._child = child
         self._become(State.STARTING)
-        self._stdout = ReadEnd(self._child.stdout)
-        self._stderr_pipe = ReadEnd(self._child.stderr)
+        self._stdout = ReadEnd(child.stdout)
+        self._stderr_pipe = ReadEnd(child.stderr)
         self._stderr = StandardError(self._stderr_pipe, self._plugin_log)
         budget = self._settings.tidegate_plugin_backlog
-        self._writer = Writer(self._child.stdin, budget, self._broken)
+        self._writer = Writer(child.stdin, budget, self._broken)
         self.table.attach(self._writer)
-        self._reader = gevent.spawn(self._read)
+        reader = gevent.spawn(self._read, child)
         drainer = gevent.spawn(self._stderr.drain)
-        self._greenlets = [self._reader, drainer, gevent.spawn(self._writer.run)]
-        self._child.on_exit(partial(gevent.spawn, self._finish))
+        self._greenlets = [reader, drainer, gevent.spawn(self._writer.run)]
+        # In a greenlet: the child tells its end in the hub, where nothing may wait.
+        child.on_exit(partial(gevent.spawn, self._finish))
 
     def _not_started(self) -> None:
         if self.state is State.NEW:
@@ -146,7 +147,7 @@ class LocalInstance:
         """True when ready; PluginStartFailed when it ended first; False when the time is over."""
         self._decided.wait(seconds)
         if self.state is State.FAILED or self.state is State.GONE:
-            raise self._start_error()
+            raise self.death.start_error(self.exit or Exit(), self.last_words(), self._group_ooms())
         return self.state is not State.STARTING
 
     def drain(self, grace: float) -> None:
@@ -162,24 +163,26 @@ class LocalInstance:
         if self.state is State.NEW:
             self._become(State.GONE)
             self._over.set()
+        if self._child is None:  # or its start came to nothing: there is no process
             return
-        self._stop_asked = True
-        self._reason = self._reason or "it was stopped"
+        self.death.asked = True
+        self.death.because("it was stopped")
         self._ending = self._ending or reason
         self._child.stop(self._settings.tidegate_stop_grace)
         self._over.wait(_LAST_WORDS * 2)
 
     def kill(self, why: str) -> None:
         """End the process now; its calls fail with ``why`` in the error. Does not wait."""
-        self._reason = self._reason or why
-        self._child.kill()
+        self.death.because(why)
+        if self._child is not None:
+            self._child.kill()
 
     def condemn(self, setting: str, limit: int, used: int) -> None:
         """End it for using more than ``setting`` admits; its calls say so. Called by ``care``.
 
         The caller kills the other processes of the plugin.
         """
-        kind = "plugin_oom" if setting == "TIDEGATE_PLUGIN_MEMORY" else "plugin_limit"
+        kind = self.death.over_limit(setting, limit, used)
         log.warning(
             "plugin over its limit",
             plugin=self.prepared.identifier,
@@ -188,8 +191,7 @@ class LocalInstance:
             limit=limit,
             used=used,
         )
-        self._limit = {"limit": kind, "setting": setting, "allowed": limit, "used": used}
-        self.kill(f"{kind}: it used {used}, over its limit of {limit} ({setting})")
+        self.kill(kind)
 
     # ------------------------------------------------------------------ sessions
 
@@ -200,13 +202,14 @@ class LocalInstance:
 
     @property
     def pid(self) -> int:
-        """Process id of the plugin."""
-        return self._child.pid
+        """Process id of the plugin; 0 while it has no process yet."""
+        return self._child.pid if self._child is not None else 0
 
     @property
     def usable(self) -> bool:
         """Whether it takes sessions: ready, alive and listening."""
-        return self.state is State.READY and self._child.exit is None and not self._writer.broken
+        # A dead one is ready until its last words were read, and takes none any more.
+        return self.state is State.READY and self.exit is None and not self._writer.broken
 
     @property
     def mute(self) -> bool:
@@ -219,10 +222,16 @@ class LocalInstance:
 
     # ------------------------------------------------------------------ what the process does
 
-    def _read(self) -> None:
-        read_all(self._stdout, self.table.take, self.table.hand_on)
-        if self._child.wait(_EOF_GRACE) is None:
-            self.kill(CLOSED_OUTPUT)
+    def _read(self, child: Child) -> None:
+        why = CLOSED_OUTPUT
+        try:
+            read_all(self._stdout, self.table.take, self.table.hand_on)
+        except Exception:
+            # A defect of ours. Nobody would read on, and its calls would wait for their deadlines.
+            log.exception("reader of a plugin failed", plugin=self.prepared.identifier)
+            why = "its output could not be read"
+        if child.wait(_EOF_GRACE) is None:
+            self.kill(why)
 
     def _heard(self) -> None:
         if self.state is State.STARTING:
@@ -232,25 +241,30 @@ class LocalInstance:
             self._decided.set()
 
     def _broken(self) -> None:
-        self._reason = self._reason or "it closed its standard input"
-        self._child.kill()
+        self.kill("it closed its standard input")
 
     def _finish(self) -> None:
         """The process ended: take its last words, then end all that it was serving."""
         if self._cgroup is not None:
             self._cgroup.kill()
         self._last_words()
+        # Before what they work on is closed under them.
         gevent.killall(self._greenlets)
-        self._become(State.GONE if self._stop_asked else State.FAILED)
-        self.table.end_all(self._ending or self._death())
+        self._become(State.GONE if self.death.asked else State.FAILED)
+        told = self.death.error(self.exit or Exit(), self.last_words(), self._group_ooms())
+        self.table.end_all(self._ending or told)
         self._stdout.close()
         self._stderr_pipe.close()
-        clear_scratch(self._places)
         self._decided.set()
-        if self._cgroup is not None:
-            self._cgroup.remove()
-        self._on_gone(self)
-        self._over.set()
+        try:
+            # Whoever waits for a new process first: a scratch folder may hold a million files, and
+            # what the plugin left running is ended in here as well.
+            self._on_gone(self)
+        finally:
+            clear_scratch(self._places)
+            if self._cgroup is not None:
+                self._cgroup.remove()
+            self._over.set()
 
     def _last_words(self) -> None:
         end = SYSTEM_CLOCK.monotonic() + _LAST_WORDS
@@ -271,39 +285,11 @@ class LocalInstance:
 
     @property
     def exit(self) -> Exit | None:
-        """How its process ended; None while it runs."""
-        return self._child.exit
+        """How its process ended; None while it runs, or there is none yet."""
+        return self._child.exit if self._child is not None else None
 
-    def _death(self) -> PluginDied:
-        how, details = self._how()
-        said = f": {details['stderr']}" if details["stderr"] else ""
-        return PluginDied(f"the plugin's process ended ({how}){said}", **details)
-
-    def _start_error(self) -> PluginStartFailed:
-        how, details = self._how()
-        said = str(details["stderr"]) or "it said nothing"
-        return PluginStartFailed(f"plugin failed to start: {how}: {said}", **details)
-
-    def _how(self) -> tuple[str, dict[str, Any]]:
-        ended = self._child.exit or Exit()
-        stderr = self.last_words()
-        details: dict[str, Any] = {
-            "exit_code": ended.code,
-            "signal": ended.signal,
-            "stderr": stderr,
-            "oom": self._ran_out_of_memory(ended, stderr),
-            **self._limit,
-        }
-        return (f"{self._reason}, {ended}" if self._reason else str(ended)), details
-
-    def _ran_out_of_memory(self, ended: Exit, stderr: str) -> bool:
-        if self._limit:
-            return bool(self._limit["limit"] == "plugin_oom")
-        if "MemoryError" in stderr or (self._cgroup is not None and self._cgroup.oom_kills):
-            return True
-        # Nobody of ours killed it, and the kernel killed for memory meanwhile.
-        killed = ended.signal == signal.SIGKILL and not self._reason and not self._stop_asked
-        return killed and oom_kills() > self._ooms_before
+    def _group_ooms(self) -> int:
+        return self._cgroup.oom_kills if self._cgroup is not None else 0
 
     def _become(self, state: State) -> None:
         check_transition(self.state, state)

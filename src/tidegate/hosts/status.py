@@ -29,7 +29,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "deaths": supervisor.restarts.deaths,
         "quarantined_until": supervisor.restarts.quarantined_until,
         "last_error": supervisor.last_error[:_ERROR_SHOWN],
-        "instances": [_instance(one) for one in supervisor.instances],
+        "instances": [_instance(one) for one in _processes(supervisor)],
     }
 
 
@@ -56,7 +56,7 @@ def elsewhere_of(statuses: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:
-    instances = supervisor.instances
+    instances = _processes(supervisor)
     counters = [one.table.counters for one in instances]
     return {
         "phase": supervisor.phase.value,
@@ -77,6 +77,11 @@ def _figures(supervisor: Supervisor) -> dict[str, Any]:
         "noise": sum(one.noise for one in counters),
         "damaged": sum(one.damaged for one in counters),
     }
+
+
+def _processes(supervisor: Supervisor) -> list[LocalInstance]:
+    """Without one that is being given its files and has no process yet."""
+    return [one for one in supervisor.instances if one.pid]
 
 
 def _instance(instance: LocalInstance) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
-from tidegate.environments import Progress
+from tidegate.environments import Exit, Progress
 from tidegate.errors import CallFailed, PluginStartFailed, TidegateError
 from tidegate.hosts.admission import Admission
 from tidegate.hosts.entrance import Entrance
@@ -298,7 +298,8 @@ class Supervisor:
             lived = SYSTEM_CLOCK.monotonic() - instance.started_at
             served = instance.table.served
             self.restarts.died(ready=instance.ready_after > 0, lived=lived, served=served)
-            self.last_error = f"{instance.exit}: {instance.last_words()}".strip(": ")
+            how = instance.death.how(instance.exit or Exit())
+            self.last_error = f"{how}: {instance.last_words()}".strip(": ")
             log.warning("plugin died", plugin=self.identifier, exit=instance.exit, lived=lived)
         self._outgoing.discard(instance)
         if instance in self.pool:
