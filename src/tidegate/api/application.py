@@ -132,6 +132,8 @@ class Application:
         if route is None:
             return self._plain(self._not_found(record), record)
         streams = route.kind is Kind.STREAM
+        # Plain counters, no lock: greenlets switch only where one waits, never between reading a
+        # number and writing it.
         self._load.requests += 1
         self._load.dispatching += streams
         try:
@@ -148,11 +150,15 @@ class Application:
             self._admit(route, record.environ)
             body.check()
             return route.handler(record.request(body))
+        # Before TidegateError, which it is: its connection must end, or the client sends its next
+        # try to the process that is going away.
         except Stopping as error:
             return replace(failure(error), close=True)
         except TidegateError as error:
             answer = failure(error)
         except Exception:
+            # The text of a defect may hold anything, keys and request bodies included (T-S14): it
+            # goes to the log, never into the answer.
             log.exception("request failed", method=record.method, path=record.path)
             answer = failure(_internal())
         if not body.broken:
@@ -162,10 +168,14 @@ class Application:
         return replace(answer, close=True, chunked=route.body is BodyRule.RAW)
 
     def _admit(self, route: Route, environ: dict[str, Any]) -> None:
+        # The key first: whoever has none must not learn how busy this process is, or that it
+        # stops.
         self._keys.require(route.auth, environ)
         if self._streams.refusing and route.pattern != LIVE_PATH:
             metrics.REQUESTS_REFUSED.labels("stopping").inc()
             raise Stopping("the server is stopping: try again", retry_after=_RETRY_AFTER)
+        # Streams only. Dify asks for lists and decrypts secrets while it waits for one of these
+        # streams (R24): those requests must still find room when all of them are taken.
         if route.kind is Kind.STREAM and self._load.dispatching > self._most_dispatched:
             metrics.REQUESTS_REFUSED.labels("overload").inc()
             raise TooManyRequests(
@@ -181,6 +191,7 @@ class Application:
             return NOT_FOUND
         query = record.environ.get("QUERY_STRING", "")
         target = quote(other) + ("?" + query if query else "")
+        # 307 keeps method and body; after a 301 clients repeat a POST as a GET.
         return Response(301 if method == "GET" else 307, b"", headers=(("Location", target),))
 
     # ------------------------------------------------------------------ delivering
@@ -203,6 +214,8 @@ class Application:
         try:
             sent = stream.run()
         except Exception:
+            # The head may be out already. Cutting the connection is then the only way left to say
+            # that the answer is not whole.
             log.exception("stream failed", method=record.method, path=record.path)
             hang_up(sock)
             sent, stream.kept = 500, False
@@ -263,6 +276,8 @@ class Application:
         seconds = monotonic() - record.began
         endpoint = record.route.pattern if record.route is not None else UNKNOWN
         method = record.method if record.route is not None else UNKNOWN
+        # By pattern, never by path: ids and hooks in a label would make a new time series for
+        # each.
         metrics.HTTP_REQUESTS.labels(method, endpoint, str(status)).inc()
         metrics.HTTP_SECONDS.labels(method, endpoint).observe(seconds)
         if record.path != HEALTH_PATH or self._settings.health_api_log_enabled:
@@ -273,6 +288,8 @@ class Application:
 def own_socket(environ: dict[str, Any]) -> Any:
     """The client's socket when this room may speak on it: HTTP/1 from gunicorn, without TLS."""
     sock = environ.get("gunicorn.socket")
+    # A TLS socket refuses MSG_PEEK and sendmsg, and a stream of HTTP/2 shares its socket with
+    # others.
     if sock is None or environ.get("HTTP_VERSION") == "2" or hasattr(sock, "cipher"):
         return None
     return sock

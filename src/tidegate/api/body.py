@@ -60,6 +60,8 @@ class RequestBody:
             if not data:
                 break
             total += len(data)
+            # A chunked body announces nothing: it is measured as it comes, and refused one piece
+            # over the limit.
             if total > self._limit.size:
                 raise self._too_large()
             yield data
@@ -77,10 +79,13 @@ class RequestBody:
         return None if "HTTP_TRANSFER_ENCODING" in self._environ else 0
 
     def _read(self, size: int, seconds: float) -> bytes:
+        # Around each read instead of a time-out of the socket: that one would begin anew with
+        # every byte of a client that sends one now and then (T-B4).
         timer = gevent.Timeout.start_new(max(0.001, seconds))
         try:
             data: bytes = self._environ["wsgi.input"].read(size)
         except gevent.Timeout as expired:
+            # Somebody else's time-out, of a test or of a drain: not for us to turn into a 408.
             if expired is not timer:
                 raise
             self.broken = True
@@ -95,6 +100,8 @@ class RequestBody:
         return data
 
     def _complete(self, got: int, length: int) -> None:
+        # gunicorn gives what there is when the client closes early, without an error: half a body
+        # would be half a JSON or, worse, half a package.
         if got < length:
             self.broken = True
             raise BadRequest(f"the body ended after {got} of {length} bytes")

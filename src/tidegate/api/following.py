@@ -49,6 +49,7 @@ class FollowingRequests:
         self._sock = environ["gunicorn.socket"]
         self._client = environ.get("REMOTE_ADDR", "")
         self._table = table
+        # A request that does not fit whole into one look is left to gunicorn.
         self._limit = min(limit, PEEK)
 
     def wait(self) -> tuple[dict[str, Any], bytes] | None:
@@ -58,6 +59,9 @@ class FollowingRequests:
         """
         try:
             self._sock.settimeout(KEPT)
+            # Looked at, not taken: whatever we do not understand is still there for gunicorn, byte
+            # for byte, so there is no second reading of a request that could differ from the first
+            # (T-S16).
             data = self._sock.recv(PEEK, _MSG_PEEK)
             found = self._plain(data) if data else None
             if found is not None:
@@ -74,6 +78,7 @@ class FollowingRequests:
         except (parser.ParseError, parser.IncompleteError):
             return None
         path = head["path"]
+        # No query and no escapes: what needs decoding is decoded in one place only, by gunicorn.
         if head["method"] != b"POST" or head["minor_version"] != 1 or not _PATH.fullmatch(path):
             return None
         environ = {
@@ -87,11 +92,17 @@ class FollowingRequests:
         if not _add_headers(environ, head["headers"]):
             return None
         found = self._table.find("POST", environ["PATH_INFO"])
+        # The routes that Dify calls in a row. Others would gain nothing, and each one more is one
+        # more way around gunicorn.
         if found is None or found[0].kind is not Kind.STREAM:
             return None
         length = environ.get("CONTENT_LENGTH", "")
         start = head["consumed"]
+        # Without a length there is no body that could be delimited, and int() takes quadratic time
+        # for long texts.
         end = start + int(length) if length.isdecimal() and len(length) < 10 else 0
+        # Not all here yet. Waiting for the rest would need a time limit of its own; gunicorn's
+        # side has one.
         if not start <= end <= len(data) or end - start > self._limit:
             return None
         return environ, data[start:end], end
@@ -108,10 +119,12 @@ def may_follow(environ: dict[str, Any]) -> bool:
     """
     if parser is None or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         return False
+    # gunicorn would end the connection after this answer, and so do we.
     if "close" in environ.get("HTTP_CONNECTION", "").lower():
         return False
     reader = getattr(environ.get("wsgi.input"), "reader", None)
     unreader = getattr(reader, "unreader", None)
+    # A body that nobody read to its end lies before the next request.
     if unreader is None or getattr(reader, "length", None) != 0:
         return False
     return not len(unreader.buf.getbuffer())
@@ -127,6 +140,8 @@ def _add_headers(environ: dict[str, Any], headers: list[tuple[bytes, bytes]]) ->
             if name.lower() == b"connection" and value.lower() == b"keep-alive":
                 continue
             return False
+        # Twice the same header: gunicorn joins some and refuses others, and which is for it to
+        # say. This also catches a header that would overwrite a variable of ours.
         if key in environ:
             return False
         environ[key] = value.decode("latin-1")
@@ -136,10 +151,13 @@ def _add_headers(environ: dict[str, Any], headers: list[tuple[bytes, bytes]]) ->
 def _remember(name: bytes) -> str | None:
     upper = name.upper()
     key: str | None = None
+    # `X_Api_Key` and `X-Api-Key` are one variable in WSGI. Proxies drop the first for that reason,
+    # so it must not get past them here.
     if b"_" not in upper and upper not in _NOT_PLAIN:
         key = upper.decode("latin-1").replace("-", "_")
         if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
             key = "HTTP_" + key
+    # Names come from outside: without a bound anybody could fill the memory with them.
     if len(_keys) < _KEYS_KEPT:
         _keys[name] = key
     return key

@@ -45,6 +45,8 @@ class Guesses:
     def blocked(self, address: str) -> float:
         """Seconds for which a key from there is refused unseen; 0 when it may be compared."""
         record = self._records.get(network_of(address))
+        # Behind a proxy Dify and a stranger have one address. Blocking it would stop Dify;
+        # guessing at full speed brings nothing against a generated key.
         if record is None or record.trusted:
             return 0.0
         return max(0.0, record.until - self._clock.monotonic())
@@ -57,6 +59,8 @@ class Guesses:
         record.tries, record.last = record.tries + 1, now
         if record.tries < FREE:
             return 0.0
+        # The exponent is bounded as well: 2.0 ** 1024 raises OverflowError, and a patient guesser
+        # gets there.
         pause = min(LONGEST, FIRST * 2.0 ** min(record.tries - FREE, 32))
         record.until = now + pause
         return pause
@@ -64,6 +68,7 @@ class Guesses:
     def succeeded(self, address: str) -> None:
         """The right key came from there. Called for each request."""
         record = self._records.get(network_of(address))
+        # On the hot path of every request: nothing is written where nothing changes.
         if record is None or not record.trusted or record.tries:
             record = self._record(address)
             record.trusted, record.tries, record.until = True, 0, 0.0
@@ -73,6 +78,8 @@ class Guesses:
         record = self._records.get(address)
         if record is None:
             record = self._records[address] = _Record()
+            # An attacker with many addresses (IPv6) must not fill the memory. Whoever is pushed
+            # out by that begins with free tries again, which costs less than a process that dies.
             while len(self._records) > _ADDRESSES:
                 self._records.popitem(last=False)
         self._records.move_to_end(address)

@@ -76,6 +76,7 @@ class _Health:
         return _answer({})
 
     def show_ready(self, request: Request) -> Response:
+        # Before what is remembered: a balancer must hear of a drain at once, not a second later.
         if self._drain.draining:
             return _answer({"process": "it stops, and takes no new requests"})
         ends_at, known = self._ready
@@ -88,6 +89,7 @@ class _Health:
         plugins: list[dict[str, Any]] = []
         checks = {
             "database": self._database_is(),
+            # Whether it is there does not matter: the store had to answer.
             "blobs": _outcome(lambda: self._blobs.exists("health")),
             "host": _outcome(lambda: plugins.extend(self._plugins())),
             "jobs": self._jobs_are(),
@@ -103,6 +105,7 @@ class _Health:
         found = [one for one in plugins if plugin_id_of(one["identifier"]) == wanted]
         if not found:
             raise NotFound(f"the host knows no plugin {wanted}: nobody called it since it started")
+        # Of two versions during an upgrade one that is well is enough: calls go to it.
         ill = all(one.get("phase") in _ILL for one in found)
         said = (found[0].get("last_error") or "quarantined") if ill else _OK
         return _answer({"plugin": said}, plugins=found)

@@ -35,6 +35,8 @@ def host_routes(calls: Calls, start_limit: float) -> list[Route]:
 class _HostRoutes:
     def __init__(self, calls: Calls, start_limit: float) -> None:
         self._calls = calls
+        # The host answers when the new process is ready, so a restart may take as long as a start
+        # does.
         self._restart_seconds = start_limit + _STATUS_SECONDS
 
     def show_plugins(self, request: Request) -> Response:

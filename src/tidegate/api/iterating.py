@@ -18,6 +18,8 @@ def iterate(
     """
     source = answer.source
     outcome = Outcome.CLIENT_LEFT  # a generator that is closed early says so
+    # The server is told of the head with the first chunk, not before: Dify's time-out for the
+    # first token counts on that (spec/dify/client.md section 1).
     begun = False
     streams.add(source)
     try:
@@ -51,5 +53,7 @@ def _last_piece(
         if plain is not None:
             return plain.body
     if answer.error_event is None:
+        # WSGI has no way to cut a connection but this: the server ends it, and a client that
+        # counts on the last chunk sees that it never came.
         raise ConnectionAbortedError("the answer is not whole") from error
     return answer.error_event(error)

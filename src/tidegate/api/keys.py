@@ -37,7 +37,11 @@ class Keys:
         guesses, address = self._guesses[auth], environ.get("REMOTE_ADDR", "")
         pause = guesses.blocked(address)
         if not pause:
+            # As bytes, since compare_digest takes texts of ASCII only and raises for a key with an
+            # umlaut.
             given = environ.get(_HEADERS[auth], "").encode("latin-1", "replace")
+            # An empty key is none: without that check a missing header would open the admin
+            # routes.
             if key and hmac.compare_digest(given, key):
                 guesses.succeeded(address)
                 return

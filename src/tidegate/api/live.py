@@ -121,6 +121,8 @@ class LiveConnection:
         self.tenant = tenant
         self._sock = sock
         self._protocol = protocol
+        # wsproto's state and the socket are one resource: what two greenlets make of it must go
+        # out in the order in which it was made.
         self._writing = RLock()
         self._calls: dict[bytes, LiveCall] = {}
         self._idle = Event()
@@ -132,6 +134,8 @@ class LiveConnection:
 
     def run(self) -> None:
         """Read until the client leaves, the protocol breaks or the server stops."""
+        # The time for which one write may wait for a client that does not read, as for a stream
+        # over HTTP.
         self._sock.settimeout(float(self.door.settings.plugin_max_execution_timeout))
         forget = self.door.drain.on_begin(self._draining)
         metrics.LIVE_CONNECTIONS.only.inc()
@@ -167,6 +171,8 @@ class LiveConnection:
             data = self._read_within(PING_SECONDS)
             if data is not None:
                 return data
+            # While a write waits the client is silent because it does not read. A ping would queue
+            # up behind that write and hold the one greenlet that reads.
             if not pinged and not self._writing.locked():
                 self._write(Ping())
         log.info("live client does not answer", tenant=self.tenant)
@@ -201,6 +207,7 @@ class LiveConnection:
         if self._size > self.door.settings.tidegate_max_body:
             self._close(_TOO_BIG, "the message is over TIDEGATE_MAX_BODY")
             return
+        # Kept in pieces and joined once: adding to one text copies all of it for each fragment.
         self._parts.append(data)
         if event.message_finished:
             text, self._parts, self._size = b"".join(self._parts), [], 0
@@ -213,19 +220,26 @@ class LiveConnection:
             self._close(_UNREADABLE, f"no readable message: {error}")
             return
         key = bytes(message.id)
+        # Echoed as the bytes that came, so that a number keeps its digits; null, lists and objects
+        # are refused because they would be keys that nobody can match.
         if not key or len(key) > _LONGEST_ID or key[0] not in b'"-0123456789':
             self._close(_UNREADABLE, f"id must be a text or a number below {_LONGEST_ID} bytes")
+        # A cancel for a call that is over is no error: the end and the cancel crossed on the wire.
         elif message.cancel:
             call = self._calls.get(key)
             if call is not None:
                 call.cancel()
         elif key in self._calls:
+            # The connection and not only the call: with two calls of one name nobody could tell
+            # whose chunks are whose.
             self._close(_ID_IN_USE, "the id is in use")
         else:
             self._begin(key, message)
 
     def _begin(self, key: bytes, message: LiveMessage) -> None:
         if self.door.drain.draining:
+            # As the end of this call, not of the connection: the calls that run keep it up to
+            # their grace.
             self.tell(key, "error", Stopping("the server is stopping").as_json())
         elif len(self._calls) >= self.door.settings.tidegate_live_sessions:
             limit = self.door.settings.tidegate_live_sessions
@@ -290,4 +304,6 @@ class LiveConnection:
     def _end_calls(self) -> None:
         for call in list(self._calls.values()):
             call.leave()
+        # Bounded: a call that does not end must not hold the greenlet of the connection, which
+        # gunicorn counts.
         gevent.killall(list(self._greenlets), timeout=1.0)

@@ -103,6 +103,7 @@ class LiveCall:
             self._forward(self._opener.open(self._tenant, self._message))
         except TidegateError as error:
             return "error", error.as_json()
+        # A write that failed, not a defect: the client is gone and `run` says so.
         except OSError:
             raise
         except Exception:
@@ -116,6 +117,8 @@ class LiveCall:
         outcome = Outcome.CLIENT_LEFT
         self._opener.streams.add(source)
         try:
+            # The cancel came while the call was being opened, when there was no source to close
+            # yet.
             if self._cancelled:
                 source.close()
             while bodies := source.take():

@@ -38,6 +38,8 @@ class Peak:
 
     def shrunk(self, count: int) -> None:
         """A stream ended."""
+        # Most of it is over. At half, a load that swings around one level would be nudged again
+        # and again.
         if self._highest >= LARGE and count * 4 <= self._highest and self._timer is None:
             self._highest = count
             self._timer = get_hub().loop.timer(SETTLE)
@@ -46,6 +48,7 @@ class Peak:
     def _give_back(self) -> None:
         self._timer.close()
         self._timer = None
+        # First this, then the C library: cycles hold what malloc_trim is to give back.
         gc.collect()
         if _trim is not None:
             _trim(0)

@@ -38,6 +38,8 @@ def own_routes(
 ) -> list[Route]:
     """All rows of this module. Called once per process."""
     own = _OwnRoutes(settings, calls, load, sharing)
+    # Health comes without a key and in the reference's shape: compose files and dashboards read
+    # it. The pool figures mean nothing here, but must be there.
     routes = [
         Route(
             "GET", HEALTH_PATH, own.show_health, "Alive, and how busy.", Auth.NONE, kind=Kind.RAW
@@ -128,6 +130,7 @@ def host_readings(figures: dict[str, Any]) -> Iterator[metrics.Reading]:
     for identifier, one in figures.get("plugins", {}).items():
         plugin_id = plugin_id_of(identifier)  # of two versions, the one that is better off
         known = status.get(plugin_id, 0.0)
+        # Two versions at once, in an upgrade, would be one time series with two values.
         status[plugin_id] = max(known, _STATUS.get(one.get("phase", ""), 0.0))
     for plugin_id, value in status.items():
         yield metrics.RUNTIME_STATUS, (plugin_id, _LOCAL), value

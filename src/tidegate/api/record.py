@@ -75,6 +75,8 @@ def _headers_as_sent(start_response: StartResponse | None) -> tuple[tuple[str, s
     ``environ`` has repeated ones joined already. Gunicorn's ``start_response`` is a method of the
     response that it prepares, and that knows its request.
     """
+    # No interface of gunicorn gives them; a webhook must be passed on with Set-Cookie and the like
+    # unjoined.
     request = getattr(getattr(start_response, "__self__", None), "req", None)
     headers = getattr(request, "headers", None)
     return None if headers is None else tuple(headers)

@@ -35,6 +35,8 @@ def unanswered(sock: Any) -> float:
     except OSError:
         return 0.0  # closed meanwhile, or no TCP: somebody else notices
     probes, unacked, since = _INFO.unpack(info)
+    # One probe may be on its way at any moment; two without an answer are silence. Without bytes
+    # in flight and without probes an old acknowledgement says nothing.
     return since / 1000 if unacked or probes > 1 else 0.0
 
 
@@ -64,6 +66,8 @@ class Silences:
         self._streams.add(stream)
         if self._timer is None:
             every = self._seconds / _LOOKS
+            # One timer for all streams: ten thousand of their own cost more than the looks. It
+            # does not keep a loop alive that has nothing else to do.
             self._timer = get_hub().loop.timer(every, every, ref=False)
             self._timer.start(self._look)
 
@@ -73,6 +77,7 @@ class Silences:
 
     def _look(self) -> None:
         if not self._streams:
+            # Nobody to look at: an idle process must not wake four times a minute.
             self._timer.close()
             self._timer = None
             return

@@ -95,10 +95,15 @@ class OpenStreams:
             self._idle.discard(sock)
 
     def _begun(self, grace: float) -> None:
+        # They wait for a request that this process would refuse. Hanging up lets their clients
+        # connect anew, elsewhere, before they have sent something that may or may not have been
+        # run.
         for sock in list(self._idle):
             hang_up(sock)
         if self._timer is not None:
             self._timer.close()
+        # The typed end has to be written, and read by a slow client, before gunicorn kills the
+        # process at the end of the same grace.
         margin = min(1.0, grace / 4)
         self._timer = get_hub().loop.timer(max(0.001, grace - margin))
         self._timer.start(self._abort_all, grace)
@@ -181,6 +186,8 @@ class SocketStream:
                 pieces, size = [], 0
                 continue
             pieces += events(bodies)
+            # What is there already goes out together: a write for each chunk is a fifth of the
+            # speed. What is not there yet is not waited for.
             if size >= _GATHER or not source.ready:
                 self._send(pieces)
                 pieces, size = [], 0
@@ -210,6 +217,7 @@ class SocketStream:
         if self._answer.error_event is None:
             self._send(pieces)
         else:
+            # With what came before it, in order: an error must not overtake chunks.
             self._send([*pieces, self._answer.error_event(error)], last=True)
         return outcome, None
 
@@ -230,7 +238,10 @@ class SocketStream:
         own = self._own_head
         if own is None:
             own = self._own_head = make()
+            # A length and chunks exclude each other (RFC 9112 section 6.2); a proxy that sees both
+            # refuses the answer.
             self._chunked = self._chunked and own.length is None and not own.bodiless
+        # An empty chunk is the end of a chunked body.
         return [] if own.bodiless else [piece for piece in pieces if piece]
 
     def _head(self) -> bytes:
@@ -263,6 +274,8 @@ class SocketStream:
 
         A plain answer is still to be sent on it, by whoever called.
         """
+        # Part of an answer is out. Anything that followed on this connection would be read as the
+        # rest of it.
         cut = self._head_sent and not self._whole
         over = cut or self._closing or self._streams.draining
         if self._gone or (over and plain is None):

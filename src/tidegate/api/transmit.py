@@ -25,12 +25,16 @@ def send_all(sock: Any, pieces: list[bytes]) -> None:
     total = sum(map(len, pieces))
     if total < JOIN_BELOW:
         data = b"".join(pieces)
+        # One system call where it takes everything, which is nearly always; gevent's sendall makes
+        # a memoryview and a loop first.
         sent = sock.send(data)
         if sent < total:
             sock.sendall(memoryview(data)[sent:])
         return
     views: list[memoryview | bytes] = list(pieces)
     while total:
+        # Not joined: that would copy what a slow client let pile up. The kernel takes 1024 pieces
+        # at most.
         sent = sock.sendmsg(views[:_PIECES])
         total -= sent
         done = 0
@@ -53,6 +57,7 @@ def status_line(status: int) -> str:
 
 def head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Status line, Date and headers, with the empty line that ends them."""
+    # The Date costs the most of a head, and changes once a second.
     second = int(time.time())
     if second != _heads_of[0]:
         _heads_of[0] = second
@@ -93,6 +98,8 @@ def answer_on(sock: Any, answer: Response, *, chunks: bool = True, bodiless: boo
         *answer.headers,
     )
     try:
+        # Where this is used the client has often not finished sending: it must not hold the
+        # greenlet for longer.
         sock.settimeout(_LINGER_SECONDS)
         send_all(sock, [head(answer.status, headers), *pieces])
         if answer.close:
@@ -104,6 +111,8 @@ def answer_on(sock: Any, answer: Response, *, chunks: bool = True, bodiless: boo
 
 
 def _read_away(sock: Any) -> None:
+    # Our end first, so that a client which waits for the end of the answer hears it while it still
+    # sends.
     sock.shutdown(1)
     ends_at = time.monotonic() + _LINGER_SECONDS
     seen = 0

@@ -86,6 +86,8 @@ class LateWatches:
     def _due(self) -> None:
         self._timer.close()
         self._timer = None
+        # One timer for all that began in this tenth of a second. Those that are over have left the
+        # set already.
         young, self._young = self._young, set()
         for stream in young:
             stream.watch()
