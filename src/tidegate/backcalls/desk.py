@@ -63,6 +63,7 @@ class Desk:
                 log.warning("back-call refused", **_fields(call), error=str(error), unsaid=unsaid)
             answer.refuse(error.message, _typed(error))
             return
+        # Counted until it is dead, not until it is answered: its request is in memory until then.
         greenlet = self._running.spawn(self._serve, kind, call, session, answer)
         call.caller.held += len(call.request)
         greenlet.rawlink(
@@ -96,7 +97,9 @@ class Desk:
             outcome = self._attempt(kind, call, session, answer)
         except Exception as error:
             # Ours, or an error that could not be told: without an end the plugin waits on.
-            log.exception("back-call not answered", **_fields(call))
+            unsaid = call.caller.sparing.ask()
+            if unsaid is not None:  # what a request can bring about, a thousand a second can
+                log.exception("back-call not answered", **_fields(call), unsaid=unsaid)
             answer.fail(f"{kind.failed}internal error: {error!r}", _typed(BackCallFailed("")))
             outcome = "error"
         answer.end()
@@ -118,11 +121,13 @@ class Desk:
 
     @contextmanager
     def _turn(self, caller: Caller, session: Session) -> Iterator[None]:
+        # By depth: nested back-calls of one plugin that shared a lane would wait for each other.
         lane = caller.lanes.get(session.depth)
         if lane is None:
             lane = caller.lanes[session.depth] = BoundedSemaphore(self._width)
         caller.waiting += 1
         try:
+            # The call's own time, too: an error of ours would come when nobody is there any more.
             patience = min(self._patience, session.deadline.remaining())
             admitted = lane.acquire(timeout=patience)
         finally:

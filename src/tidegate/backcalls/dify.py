@@ -24,6 +24,7 @@ class DifyResponder:
     def respond(self, kind: Kind, call: BackCall, session: Session, answer: Answer) -> None:
         """See :meth:`Responder.respond`. A frame is read when the plugin has room for it."""
         fields = kind.read(call.request)
+        # As from the reference, where a missing text is Go's empty one: Dify knows no null there.
         for name in kind.texts:
             if bytes(fields.get(name, _NULL)) == b"null":
                 fields[name] = _NO_TEXT
@@ -50,6 +51,7 @@ _NO_TEXT: Final = Raw(b'""')
 
 def trace_of(call: BackCall, session: Session) -> str:
     """``traceparent`` for what is done for a back-call: the caller's trace, or the session's."""
+    # Without one of the caller's the session stands in, so that all of its back-calls share one.
     parts = session.trace.split("-")
     trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
     trace = trace or call.session_id.replace("-", "")
@@ -60,6 +62,7 @@ def _pass_on(kind: Kind, reply: InnerAnswer, answer: Answer) -> None:
     if not kind.stream:
         answer.respond(reply_data(reply.whole(), twice=kind.twice), stream=False)
         return
+    # One at a time: `respond` waits while the plugin does not read, which holds Dify back.
     for frame in reply.frames():
         answer.respond(reply_data(frame), stream=True)
 

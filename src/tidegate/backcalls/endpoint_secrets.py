@@ -97,6 +97,7 @@ class _OfDify:
         self, opt: str, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
     ) -> Values:
         config = [dict(one) for one in config]
+        # Nothing to hide: not worth a request, and what is no secret need not leave the house.
         if not secret_names(config):
             return dict(settings)
         request: dict[str, Any] = {
@@ -141,6 +142,7 @@ class _Sealed:
         opened = {}
         for name in secret_names(config) & settings.keys():
             value = settings[name]
+            # Rows of before, or of a declaration in which it was no secret yet, hold plain text.
             if isinstance(value, str) and value.startswith(PREFIX):
                 text = self._vault.unseal(value, _about(tenant, endpoint_id, name))
                 opened[name] = msgspec.json.decode(text)

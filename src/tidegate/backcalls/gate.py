@@ -37,4 +37,5 @@ def _granted(kind: Kind, permission: Mapping[str, Any]) -> bool:
         return True
     section, switch = kind.permission
     given = permission.get(section) or {}
+    # Exactly true: a manifest is a plugin's text, and the text "false" is a true value.
     return given.get("enabled") is True and (not switch or given.get(switch) is True)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import gevent
 
+from tidegate.clock import GIVE_WAY
 from tidegate.errors import BackCallFailed, IdleTimeout, StartRefused
 from tidegate.settings import Secret, Settings
 from tidegate.telemetry.logs import get_log
@@ -41,6 +42,7 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
 )
 _PIECE: Final = 1 << 16
+#: How much of an error's page is read and told.
 _SHOWN: Final = 2000
 _READ_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_READ_TIMEOUT"
 _WRITE_LIMIT: Final = "DIFY_BACKWARDS_INVOCATION_WRITE_TIMEOUT"
@@ -119,11 +121,14 @@ class InnerClient:
     def read(self, response: http.client.HTTPResponse) -> bytes:
         """What came of the answer's body; empty at its end."""
         with self._named_errors():
+            # read1: what is there. `read` would wait until a piece is full, and hold up a stream.
             piece = response.read1(_PIECE)
             if not piece and response.length:
                 raise http.client.IncompleteRead(b"", response.length)
         if not piece:
             response.close()  # the connection is free; read1 leaves that to us
+        elif len(piece) == _PIECE:
+            gevent.sleep(GIVE_WAY)  # a socket that is never empty lets nobody else run
         return piece
 
     @property
@@ -136,6 +141,7 @@ class InnerClient:
     ) -> http.client.HTTPResponse:
         if connection.sock is None:
             _connect(connection)
+        # The two limits are of silence, set for each half: a long answer may take what it takes.
         connection.sock.settimeout(self._write or None)
         try:
             connection.putrequest("POST", self._base + path, skip_accept_encoding=True)
@@ -161,6 +167,7 @@ class InnerClient:
         return response
 
     def _connection(self) -> http.client.HTTPConnection:
+        # The youngest first: the others may grow old and be closed.
         while self._kept:
             since, connection = self._kept.pop()
             if time.monotonic() - since < KEPT_SECONDS and _is_quiet(connection.sock):
@@ -240,6 +247,7 @@ def _connect(connection: http.client.HTTPConnection) -> None:
     try:
         connection.connect()
     except TimeoutError:
+        # Named apart: outside, a time-out is a silence of Dify and has another setting.
         raise ConnectionError(f"no connection within {CONNECT_SECONDS:g} s") from None
     for option in _KEEPALIVE:
         connection.sock.setsockopt(*option)

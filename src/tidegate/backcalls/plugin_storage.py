@@ -84,6 +84,8 @@ class PluginStorage:
             raise BackCallInvalid(f"storage has no operation {opt[:100]!r}: get, set, del, exist")
         deed, prefix = self._deeds[opt]
         place = self._place(call, session, key, prefix)
+        # Of all keys together: the room is the plugin's, not the key's. Held weakly: a lock goes
+        # with the last who waits for it, and the table does not grow with tenants.
         lock = self._locks.setdefault(place.prefix, RLock())
         try:
             with lock:
@@ -114,6 +116,8 @@ class PluginStorage:
         except ValueError as error:
             raise BackCallFailed(f"decode data failed: {error}") from error
         growth = len(data) - (self._size(place) or 0)
+        # Room first, bytes later (D-42): killed in between, the count is too large and never too
+        # small, and is put right from the store before anything is refused for it.
         self._take_room(place, growth)
         try:
             self._blobs.save(place.blob, data)
@@ -126,6 +130,7 @@ class PluginStorage:
     def _delete(self, place: _Place, value: str) -> bytes:
         size = self._size(place)
         there = size is not None and self._blobs.delete(place.blob)
+        # The other way round: room that is given back before the bytes are gone could be taken.
         if there:
             self._give_back(place, size or 0)
         return b'{"data":"ok","deleted_num":%d}' % there
@@ -181,6 +186,7 @@ class PluginStorage:
 
 def clean_key(key: str) -> str:
     """``key`` as a relative path; StorageRefused for one that leaves the plugin's area (D-43)."""
+    # Normalised, then judged: what is stored is what was checked, and one value has one name.
     clean = posixpath.normpath(key).lstrip("/") if key else ""
     if ".." in clean or "\\" in clean or clean in ("", "."):
         raise StorageRefused(_BAD_KEY)

@@ -47,6 +47,7 @@ class Caller:
 
     plugin: str
     permission: Mapping[str, Any]
+    # Here and not with the target: they go with the process, and a new one begins at zero.
     lanes: dict[int, BoundedSemaphore] = field(default_factory=dict)
     waiting: int = 0
     held: int = 0

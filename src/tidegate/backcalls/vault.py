@@ -39,6 +39,7 @@ class Vault:
 
     def seal(self, text: bytes, about: str) -> str:
         """``text`` encrypted for the place ``about``. SecretsUnavailable when there is no key."""
+        # Random, never counted: two processes with one key must not use one nonce twice.
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, text, about.encode())
         return PREFIX + base64.b64encode(nonce + sealed).decode()
@@ -79,6 +80,7 @@ class Vault:
 
 def _offer(path: Path, key: bytes) -> None:
     """Put ``key`` at ``path`` unless somebody was faster: all processes then read the same one."""
+    # Linked, not renamed: a rename would replace the key that somebody else has used already.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     write_whole(draft, key)
     try:
