@@ -71,6 +71,8 @@ class _Meter:
 
     def charge(self, error: exceptions.ValidationError) -> None:
         # It passes here once for each level that it comes up.
+        # jsonschema hands each violation up through one generator per level: it is the same
+        # object.
         if error is not self._charged:
             self._charged = error
             self.spend(len(error.message) >> 6)
@@ -148,6 +150,7 @@ def _paid(check: Keyword) -> Keyword:
 def _width(value: object) -> int:
     if isinstance(value, dict | list):
         return len(value)
+    # A text costs as a comparison of it would: 64 characters for a step.
     return len(value) >> 6 if isinstance(value, str) else 0
 
 
@@ -167,6 +170,8 @@ def _search(pattern: str, text: str) -> bool:
     if len(pattern) > MAX_PATTERN:
         raise TooCostly(f"the pattern {pattern[:_SHOWN]!r} is over {MAX_PATTERN} characters")
     # Matches that each stay just below their limit make hours together.
+    # CPU time and not wall time: others run in between, and a busy machine must not make schemas
+    # invalid.
     started = time.thread_time()
     try:
         return _found(pattern, text)
@@ -176,6 +181,7 @@ def _search(pattern: str, text: str) -> bool:
 
 def _found(pattern: str, text: str) -> bool:
     try:
+        # `re` has no time limit, and its C code holds the interpreter until it is done.
         return regex.search(pattern, text, timeout=MATCH_SECONDS) is not None
     except TimeoutError:
         raise TooCostly(f"the pattern {pattern[:_SHOWN]!r} takes too long") from None
@@ -232,6 +238,7 @@ def _unique_items(
         return
     seen: set[bytes] = set()
     for item in instance:
+        # Encoding is quick in C; what follows walks the value in Python and sorts its keys.
         if len(msgspec.json.encode(item)) > _LONGEST_UNIQUE:
             raise TooCostly(f"an item of more than {_LONGEST_UNIQUE} bytes under uniqueItems")
         key = msgspec.json.encode(_as_json(item), order="sorted")
@@ -248,6 +255,7 @@ def _as_json(value: Any) -> Any:
         return {name: _as_json(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_as_json(item) for item in value]
+    # 1 and 1.0 are one number in JSON Schema, and two in JSON text.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

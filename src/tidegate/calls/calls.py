@@ -110,6 +110,8 @@ class Calls:
 
     def host(self, op: str, params: dict[str, Any], deadline: Deadline) -> Iterator[dict[str, Any]]:
         """A control call: yields the host's progress, raises CallFailed when it failed."""
+        # No idle limit and no rules: how long a host may be silent over a build is the deadline's
+        # business.
         stream = self.control(op, params, deadline)
         try:
             while bodies := stream.take():
@@ -130,7 +132,11 @@ class Calls:
     def _open(self, head: PluginHead | HostHead, payload: bytes | Pieces, stream: Stream) -> Stream:
         try:
             self._keeper.wait(head.seconds)
+            # The stream exists before the call: its timer runs from here on, and a host that
+            # answers at once finds somebody to push to.
             stream.attach(self._link.open(head, payload, stream))
+        # Also for a greenlet that is killed while it waits for the link: the stream holds a timer
+        # of the loop.
         except BaseException:
             stream.close()
             raise

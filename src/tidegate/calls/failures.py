@@ -39,6 +39,8 @@ class PluginFailed(CallFailed):
 def _classes(root: type[CallFailed]) -> dict[str, type[CallFailed]]:
     known = {}
     for cls in root.__subclasses__():
+        # Only those that may travel. Subclasses elsewhere (of doors, of tests) are never sent, and
+        # importing them must not change what a plugin's words are taken for.
         if cls.__module__ == "tidegate.errors":
             known[cls.error_type] = cls
             known.update(_classes(cls))
@@ -58,6 +60,8 @@ def failure_from(raw: bytes) -> CallFailed:
         wrapped = msgspec.json.encode({"error_type": "PluginFailed", "message": text, "args": None})
         return PluginFailed(wrapped, "PluginFailed", text)
     cls = _OURS.get(error.error_type)
+    # A plugin may use one of our names with whatever args: what does not have our shape stays its
+    # own.
     if cls is None or not isinstance(error.args, dict | None):
         return PluginFailed(raw, error.error_type, error.message)
     return cls(error.message, **{str(key): value for key, value in (error.args or {}).items()})

@@ -94,6 +94,8 @@ class OutputRules:
     def finish(self) -> None:
         """The last step after a normal end. OutputSchemaViolation in mode ``enforce``."""
         self._own()
+        # A tool that put out no variables promised none this time: a schema with required fields
+        # would fail every run that answers in text alone.
         if self._schema is None or not (self._variables or self._violation):
             return
         violation = self._violation
@@ -116,6 +118,7 @@ class OutputRules:
         """
         if not body.startswith(_PREFIX):
             return False
+        # Bounded: a type without an end would be searched for in 32 MiB.
         end = body.find(b'"', _PREFIX_SIZE, _LONGEST_TYPE)
         kind = body[_PREFIX_SIZE : max(end, 0)]
         if kind not in MESSAGE_TYPES or (kind == b"variable" and self._schema is not None):
@@ -124,6 +127,8 @@ class OutputRules:
 
     def _look_at(self, chunk: bytes) -> CallFailed | None:
         if chunk.startswith(_PREFIX):
+            # The SDK writes the type first, so this is nearly every chunk, and no JSON is decoded
+            # for it.
             kind = chunk[_PREFIX_SIZE : chunk.find(b'"', _PREFIX_SIZE, _LONGEST_TYPE)]
         else:
             try:
@@ -152,6 +157,7 @@ class OutputRules:
                 f"more than {MAX_VARIABLES} variables or {MAX_VARIABLE_BYTES} bytes of them"
             )
         if self._violation is not None:
+            # Up to 8 MiB that nobody will look at again, while the call may run on for minutes.
             self._variables.clear()
             self._streamed.clear()
 
@@ -177,6 +183,7 @@ class OutputRules:
             return "stream is not a boolean"
         if not stream:
             self._variables[name] = value
+            # A whole value replaces what was streamed under its name.
             self._streamed.pop(name, None)
             return None
         if not isinstance(value, str):

@@ -77,6 +77,7 @@ def compile_schema(schema: object) -> CompiledSchema | SchemaInvalid:
     if refusal is not None:
         return SchemaInvalid(refusal)
     draft = validators.validator_for(schema, default=validators.Draft7Validator)
+    # Not `draft.check_schema`: that walks the plugin's schema without paying for a step.
     meta = validators.validator_for(draft.META_SCHEMA, default=draft)
     try:
         error = first_violation(
@@ -104,6 +105,8 @@ class SchemaCache:
         """The compiled schema of ``key``; compiled when it is not there."""
         entry = self._entries.get(key)
         if entry is None:
+            # Compiling lets others run. Two calls at once may compile the same schema twice, which
+            # costs less than having one wait for the other.
             entry = self._entries[key] = compile_schema(schema)
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
@@ -154,6 +157,8 @@ def _holds(value: object, keyword: str) -> bool:
     return isinstance(value, list) and any(_holds(item, keyword) for item in value)
 
 
+# An empty schema takes everything, so what stands behind a foreign reference is not checked -
+# rather than fetched from wherever a plugin's author pointed.
 def _elsewhere(uri: str) -> Resource[Any]:
     return Resource.from_contents({}, default_specification=DRAFT7)
 

@@ -27,6 +27,8 @@ class Spool:
     __slots__ = ("_folder", "_segments", "size")
 
     def __init__(self, folder: Path) -> None:
+        # Chunks are what tenants said and were told: nobody else on the machine reads them, not
+        # even for the moment before the file loses its name.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._segments: deque[_Segment] = deque([_Segment(folder)])
@@ -65,6 +67,8 @@ class _Segment:
     __slots__ = ("_file", "_read_at", "write_at")
 
     def __init__(self, folder: Path) -> None:
+        # Unbuffered: bytes in a buffer of ours would be neither counted as memory nor safe to seek
+        # behind.
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._read_at = 0
         self.write_at = 0
@@ -75,9 +79,11 @@ class _Segment:
 
     def append(self, body: bytes) -> int:
         """How many bytes that took."""
+        # One descriptor for both ends, so every access says where: reading moved the position.
         self._file.seek(self.write_at)
         data = _LENGTH.pack(len(body)) + body
         view = memoryview(data)
+        # A raw file may take a part only; a full disk says so by the next write.
         while view:
             view = view[self._file.write(view) :]
         self.write_at += len(data)
@@ -87,6 +93,7 @@ class _Segment:
         bodies: list[bytes] = []
         taken = 0
         self._file.seek(self._read_at)
+        # Whole bodies: one that is cut would need a place to wait in until the next read.
         while self.waiting and taken < READ_SIZE:
             length = _LENGTH.unpack(self._read(_LENGTH.size))[0]
             bodies.append(self._read(length))
@@ -95,6 +102,8 @@ class _Segment:
         return bodies
 
     def clear(self) -> None:
+        # The last segment is used again instead of being made anew: a reader who keeps up would
+        # make a file for each chunk.
         self._file.truncate(0)
         self._read_at = self.write_at = 0
 

@@ -100,16 +100,21 @@ class Stream:
 
     def push(self, body: bytes) -> None:
         """One or more chunks, joined by newlines. Called by the link's reader."""
+        # The link's reader serves every call of the process. It must not be told off for what one
+        # of them did: late frames are normal (a cancel crosses them on the wire).
         if self._ended or self._closed:
             COUNTERS.dropped += 1
             return
         if self._spool is None and (
+            # One body always fits, however large: it is in memory already, and refusing it would
+            # end calls whose single chunk is over the budget although nothing waits.
             not self._bodies or self._held + len(body) <= self._budget.memory
         ):
             self._bodies.append(body)
             self._held += len(body)
         elif not self._push_to_spool(body):
             return
+        # After the append: a body that was refused is no sign of life.
         if self._idle:
             self._pushed_at = SYSTEM_CLOCK.monotonic()
         self._wake()
@@ -139,6 +144,7 @@ class Stream:
                 bodies = self._through_rules(bodies)
                 if bodies:
                     return bodies
+            # Before the end: a closed stream is over for its consumer whatever its error says.
             elif self._closed:
                 return self._finished(None)
             elif self._ended:
@@ -151,6 +157,7 @@ class Stream:
         if self._closed:
             return
         self._closed = True
+        # An upstream that ended by itself has forgotten the call: there is nobody to cancel.
         ended_before, self._ended = self._ended, True
         self._bodies = []
         self._held = 0
@@ -161,6 +168,8 @@ class Stream:
         COUNTERS.closed += 1
         if self._upstream is not None and not ended_before:
             self._upstream.cancel()
+        # Only now, when everything is given back: a callback may open the next call of the same
+        # slot.
         for callback in self._on_close:
             callback()
         self._on_close.clear()
@@ -179,6 +188,7 @@ class Stream:
     def attach(self, upstream: Upstream) -> None:
         """Say where the stream comes from. Called once by Calls, right after opening."""
         self._upstream = upstream
+        # The caller was gone, or its time over, before the call was even opened.
         if self._closed:
             upstream.cancel()
 
@@ -193,6 +203,7 @@ class Stream:
 
         For a consumer that sends the last chunk and the end in one write.
         """
+        # A spool is never empty here: it goes with its last body.
         return self._ended or self._closed or bool(self._bodies) or self._spool is not None
 
     def abort(self, error: CallFailed) -> None:
@@ -221,6 +232,8 @@ class Stream:
             bodies, self._bodies = self._bodies, []
             self._held = 0
             return bodies
+        # Memory first: what is in it came before the spool was begun, and nothing goes there until
+        # it is used up.
         if self._spool is not None and not self._closed:
             return self._from_spool(self._spool)
         return []
@@ -259,6 +272,8 @@ class Stream:
         was_closed = self._closed
         self.close()
         if error is None and self._rules is not None and not was_closed:
+            # After the close: the check may take a second in pieces, and needs nothing of what was
+            # held for the call.
             rules, self._rules = self._rules, None
             rules.finish()
         if error is not None:
@@ -276,11 +291,15 @@ class Stream:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
+            # Not a switch right here: the producer would stand still until the consumer waits
+            # again, and with it every other call of this link.
             get_hub().loop.run_callback(waiter.switch, None)
 
     def _push_to_spool(self, body: bytes) -> bool:
         spool = self._spool
         waiting = self._held + (spool.size if spool is not None else 0)
+        # Both together against the second limit: it is the whole of what one call may leave lying
+        # around.
         if self._spool_folder is None or waiting + len(body) > self._budget.spool:
             return self._too_slow(waiting + len(body))
         try:
@@ -288,6 +307,7 @@ class Stream:
                 spool = self._spool = Spool(self._spool_folder)
             spool.append(body)
         except OSError as error:
+            # A full disk costs the calls that need it, and none of those that fit into memory.
             log.error("spool file not written; its call ends", error=str(error))
             return self._too_slow(waiting + len(body))
         COUNTERS.spooled_bytes += len(body)
@@ -315,6 +335,8 @@ class Stream:
             left = min(left, self._pushed_at + self._idle - SYSTEM_CLOCK.monotonic())
         return max(0.001, left)
 
+    # The idle limit is not armed anew by each chunk: a timer of libev costs more than a chunk. It
+    # is looked at when it would strike, and armed for what is left.
     def _timed_out(self) -> None:
         if self._deadline.expired():
             self.abort(self._deadline.error())

@@ -59,19 +59,28 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_url": url,
         "broker_transport_options": _transport_options(settings, url),
         "broker_use_ssl": _tls(settings, url),
+        # A broker that starts later than we do (compose) is the usual case and no reason to end.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker that gives up is a worker that is gone
+        # A message is gone when its job is done, not when a worker took it: the row decides
+        # whether a second delivery does anything (contract: jobs).
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_ignore_result": True,
         "task_send_sent_event": False,
         "worker_send_task_events": False,
+        # What one worker holds back, an idle one cannot take; an install of minutes would keep
+        # others behind it.
         "worker_prefetch_multiplier": 1,
+        # The job's row has a lease of its own: a broker that goes away for a moment is no reason
+        # to stop a build.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "task_queues": [_queue(INSTALLS), _queue(UPKEEP)],
         "task_default_queue": UPKEEP,
+        # A typo in a queue's name is an error at once, not a queue that nobody reads.
         "task_create_missing_queues": False,
         "task_serializer": "json",
+        # Never pickle: whoever can write to the broker could run code.
         "accept_content": ["json"],
         "enable_utc": True,
         "timezone": "UTC",
@@ -97,10 +106,14 @@ def _transport_options(settings: Settings, url: str) -> dict[str, Any]:
     if not url.startswith(("redis", "sentinel")):
         return {}
     options: dict[str, Any] = {
+        # Redis gives a message out again after this although its worker lives. It must be longer
+        # than the longest job; four times leaves room for one that waits for a host.
         "visibility_timeout": max(_HOUR, 4 * 60 * settings.plugin_install_timeout),
         "unacked_restore_throttle": 1,
         "global_keyprefix": f"{settings.redis_key_prefix}:",
         "socket_connect_timeout": 5,
+        # A consumer waits on an idle connection for hours: a firewall that forgot it would never
+        # say so.
         "socket_keepalive": True,
     }
     if url.startswith("sentinel"):

@@ -77,6 +77,8 @@ class QueueFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Autocommit: one statement is one transaction, so that no greenlet can hold one open over
+        # a switch.
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         for pragma in _PRAGMAS:
             self._do("pragma " + pragma)
@@ -89,6 +91,7 @@ class QueueFile:
     @classmethod
     def at(cls, path: Path) -> QueueFile:
         """The file at ``path``, opened once per process; sqlite3.Error when it cannot be."""
+        # One file by two names would be two owners in one process, each thinking the other lives.
         path = path.resolve()
         known = cls._open.get(path)
         if known is None:
@@ -114,6 +117,8 @@ class QueueFile:
         Closing an inherited SQLite connection could remove the log under the parent's hands.
         """
         for file in cls._open.values():
+            # Only what is inherited by descriptor: the child must not keep its parent's name
+            # alive.
             file._owners.disown()
             cls._inherited.append(file)
         cls._open = {}
@@ -134,6 +139,7 @@ class QueueFile:
             "insert into message(queue, tag, rank, expires_at, body) values(?, ?, ?, ?, ?)",
             (queue, tag, rank, expires_at, body),
         )
+        # Committed by now: whoever wakes finds the row.
         self._owners.ring()
         self._look()
 
@@ -157,6 +163,8 @@ class QueueFile:
         """These messages are free again, at the places that they had."""
         tags = list(tags)
         for tag in tags:
+            # Only what is still ours: a message may have been freed and taken by somebody else
+            # since.
             self._do(_FREE + "tag=? and owner=?", (tag, self._owners.me))
         if tags:
             self._owners.ring()
@@ -178,7 +186,10 @@ class QueueFile:
         """Route ``exchange`` with ``key`` to ``queue``; ``mine``: the queue dies with us."""
         row = (exchange, key, pattern, queue)
         where = "exchange=? and routing_key=? and pattern=? and queue=? and owner is ?"
+        # Bindings of lasting queues have no owner: they outlive whoever declared them.
         owner = self._owners.join() if mine else None
+        # Every consumer declares every binding at every start: reading first keeps them from
+        # queueing for the lock.
         if not self._do(f"select 1 from binding where {where}", (*row, owner)):  # noqa: S608
             self._do("insert or replace into binding values(?, ?, ?, ?, ?)", (*row, owner))
 
@@ -241,6 +252,7 @@ class QueueFile:
         now = time.monotonic()
         if now < self._next_look:
             return
+        # Before the look itself, which may wait: others would all begin one meanwhile.
         self._next_look = now + BURY_EVERY
         self._bury_dead()
         self._do_quietly("delete from message where expires_at<?", (time.time(),))
@@ -259,6 +271,8 @@ class QueueFile:
             "select owner from message where owner is not null"
             " union select owner from binding where owner is not null"
         )
+        # Both: a process may have died before it held anything, and a row may name one whose lock
+        # file is gone (a restored backup).
         for owner in self._owners.known() | {row[0] for row in named}:
             with self._owners.buried(owner) as dead:
                 if dead:
@@ -294,5 +308,6 @@ class QueueFile:
         return patiently(lambda: self._db.execute(statement, values).fetchall(), LOCK_LIMIT)
 
 
+# Celery and test runners fork. An SQLite connection must not be used on both sides of one.
 os.register_at_fork(after_in_child=QueueFile.after_fork)
 atexit.register(QueueFile.leave_all)

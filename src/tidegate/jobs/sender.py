@@ -45,9 +45,12 @@ class Sender:
         broker cannot take it; the schedule finds the job's row all the same.
         """
         try:
+            # By name: the api never imports the worker's code, nor what that would load.
             self._app.send_task(
                 task_name, args=args, queue=queue, ignore_result=True, retry_policy=_RETRY
             )
+        # Told to the caller, who must not fail for it: rows are committed, and the schedule sends
+        # what was not.
         except OperationalError as error:
             raise BrokerUnavailable(
                 f"the broker does not take jobs: {error}; the job waits for the schedule"
@@ -61,6 +64,8 @@ class Sender:
 
     @cached_property
     def _app(self) -> Celery:
+        # In the worker there is a current application already, whose tasks must not move to this
+        # one.
         app = Celery("tidegate-sender", set_as_current=False)
         app.conf.update(celery_settings(self._settings))
         return app

@@ -34,6 +34,8 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     def ack(self, delivery_tag: str) -> None:
         """Called by consumers, from any greenlet, when a message was dealt with."""
         full = not self.can_consume()
+        # The row first: a process that dies in between has the message once more, which the job's
+        # row makes harmless. The other way round it would be lost.
         self.channel.file.done(delivery_tag)
         self._quick_ack(delivery_tag)
         if full:  # nobody rings for room that comes free
@@ -56,6 +58,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """The same at the channel's end; kombu may call it more than once."""
+        # kombu would restore at interpreter exit again, when the file may be closed.
         self._on_collect.cancel()
         self.restore_unacked()
 
@@ -82,6 +85,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> None:
         """Called by kombu; remembers who never answers."""
         self._remember(queue, no_ack)
+        # Before the consumer begins, or the clean-up could drop a reply queue between the two.
         self.file.read(queue)
         super().basic_consume(queue, no_ack, *args, **kwargs)
 
@@ -101,6 +105,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any
     ) -> None:
         """Called by kombu; whoever bound the queue, it goes with its messages."""
+        # `if_unused` is not looked at: who consumes stands in the memory of other processes.
         if not (if_empty and self._size(queue)):
             self.file.drop(queue)
             self.state.queue_bindings_delete(queue)
@@ -149,6 +154,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             properties["delivery_tag"],
             json.dumps(message),
             rank=self._get_message_priority(message, reverse=True),
+            # Wall time, since another process compares it, perhaps after a restart of the machine.
             expires_at=time.time() + int(expiration) / 1000 if expiration else None,
         )
 
@@ -156,6 +162,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any
     ) -> None:
         for _key, _pattern, queue in self.get_table(exchange):
+            # Each copy is acknowledged by itself, and tags are unique in the file.
             properties = {**message["properties"], "delivery_tag": uuid()}
             self._put(queue, {**message, "properties": properties})
 
@@ -183,8 +190,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     driver_name = "sqlq"
     default_port = None
     can_parse_url = False
+    # Not for new messages, which ring: for those whose owner died without a word.
     polling_interval = 1.0
     connection_errors: ClassVar[tuple[type[Exception], ...]] = (
+        # A file that stays locked is for kombu a broker that is away: it tries again, and nobody's
+        # job is lost.
         *virtual.Transport.connection_errors,
         sqlite3.OperationalError,
     )
