@@ -47,6 +47,18 @@ def host_settings(folder: Path, **variables: object) -> Settings:
     return Settings.load({name: str(value) for name, value in given.items()})
 
 
+#: What a plugin may see of the environment; more only by TIDEGATE_PLUGIN_ENV.
+VARIABLES = frozenset(
+    (
+        *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+        *("VIRTUAL_ENV", "INSTALL_METHOD", "PYTHONUNBUFFERED"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+        *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+    )
+)
+
+
 class Shelf:
     """Packages by their keys: what the host needs of a blob store."""
 

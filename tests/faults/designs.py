@@ -72,7 +72,8 @@ DESIGNS = {
     "T-S8": "A package is swapped after it was checked.",
     "T-S10": "Keys are guessed.",
     "T-S11": "Every route is asked with another tenant's ids.",
-    "T-S13": "A spy looks for secrets: environment, other processes, other plugins.",
+    "T-S13": "A spy looks for secrets: the environment at every rung; memory, files and other "
+    "plugins from rung 2 on (at rungs 0 and 1 a plugin is its host's own user).",
     "T-S14": "Canary secrets in settings and credentials, then a search through all that was said.",
     "T-S16": "Requests that two servers would cut apart in two ways, and refused upgrades.",
     "T-S17": "Webhooks: paths, sizes, headers and redirects that want out.",

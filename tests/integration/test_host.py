@@ -13,7 +13,7 @@ import os
 import gevent
 import pytest
 
-from tests.hosting import PLUGINS, Answer, Running, package_of, running_host
+from tests.hosting import PLUGINS, VARIABLES, Answer, Running, package_of, running_host
 
 MISBEHAVE = PLUGINS / "misbehave"
 
@@ -160,14 +160,7 @@ def test_T_S13_D_32_a_plugin_sees_the_allow_list_of_the_environment_and_nothing_
     assert environ["SPIED"] == "yes"
     assert environ["PATH"].split(":")[0] == environ["VIRTUAL_ENV"] + "/bin"
     assert environ["HOME"].startswith(str(shared.settings.working_path))
-    allowed = {
-        "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "INSTALL_METHOD",
-        "PYTHONUNBUFFERED", "SPIED", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-        "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy",
-        "https_proxy", "no_proxy", "all_proxy",
-    }  # fmt: skip
-    assert set(environ) <= allowed
+    assert set(environ) <= {*VARIABLES, "SPIED"}
     assert found["session"] is True
     assert found["nofile"] == [4096, 4096]
     assert found["cwd"].endswith(shared.identifier.split("@")[1])

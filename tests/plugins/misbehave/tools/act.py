@@ -295,7 +295,10 @@ def spy(tool: Tool, given: dict[str, Any]) -> Answer:
             raise OSError(number, os.strerror(number))
 
     found = {
+        "read": {path: _tried(lambda path=path: _read(path)) for path in given["paths"]},
         "uid": os.getuid(),
+        "variables": sorted(os.environ),
+        "core": __import__("resource").getrlimit(4),
         "groups": os.getgroups(),
         "umask_home": _tried(lambda: _write(os.path.expanduser("~/mine"))),
         "scratch": _tried(lambda: _write(os.path.join(os.environ["TMPDIR"], "mine"))),
@@ -306,7 +309,6 @@ def spy(tool: Tool, given: dict[str, Any]) -> Answer:
         "memory": _tried(lambda: open(f"/proc/{host}/mem", "rb").close()),
         "descriptors": _tried(lambda: os.listdir(f"/proc/{host}/fd")),
         "ptrace": _tried(lambda: call("ptrace", 0x4206, host, 0, 0)),
-        "setuid": _tried(lambda: os.setuid(0 if os.getuid() else 12345)),
         "mount": _tried(lambda: call("mount", b"none", b"/", None, 1 << 18, None)),
         "unshare": _tried(lambda: call("unshare", 0x10000000)),
         "keyctl": _tried(lambda: call("syscall", KEYCTL, 0, -3, 1)),
@@ -317,8 +319,9 @@ def spy(tool: Tool, given: dict[str, Any]) -> Answer:
         "root": os.listdir("/"),
         "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
         "pid": os.getpid(),
-        "read": {path: _tried(lambda path=path: _read(path)) for path in given["paths"]},
         "status": Path("/proc/self/status").read_text(),
+        # the last: where it may, it is somebody else from then on
+        "setuid": _tried(lambda: os.setuid(0 if os.getuid() else 12345)),
     }
     child.stdin.close()
     yield tool.create_text_message(json.dumps(found))
