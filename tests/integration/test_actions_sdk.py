@@ -30,7 +30,7 @@ SUBSCRIPTION = {"endpoint": "https://d.example/t", "properties": {}, "expires_at
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home") / "tidegate"
-    with backend.fresh() as servers, running_stack(home, **servers) as stack:
+    with backend.fresh() as servers, running_stack(home, LOG_LEVEL="DEBUG", **servers) as stack:
         for name in ("actor", "collector", "listener", "zoo"):
             stack.install(build_package(PLUGINS / name))
         yield stack
@@ -292,3 +292,40 @@ def test_a_language_model_that_is_polled(stack: Stack) -> None:
     ended = poll("check", plugin_state=begun["plugin_state"])
     assert ended["status"] == "succeeded"
     assert ended["result"]["message"]["content"] == "polled heard hi"
+
+
+# ------------------------------------------------------------------ what is not said
+
+
+CANARY = "canary-5e1f-of-a-request"
+
+
+@pytest.mark.parametrize("data", [
+    {"credentials": {"key": CANARY}, "tool": "act", "tool_parameters": {"word": CANARY}},
+    {"credentials": {"key": CANARY}},
+    {"credentials": CANARY, "tool": "act", "tool_parameters": [CANARY]},
+    {"credentials": {"key": CANARY}, "tool": "no such tool", "tool_parameters": {}},
+])  # fmt: skip
+def test_D_38_requests_are_asked_with_a_canary(stack: Stack, data: dict[str, Any]) -> None:
+    """Right, incomplete, of wrong types, about what is not there: see the next test."""
+    raw = f"GET /cb?code={CANARY} HTTP/1.1\r\nHost: d\r\n\r\n".encode().hex()
+    for plugin in ("actor", "nobody"):
+        for action in ("tool/invoke", "tool/validate_credentials", "oauth/get_credentials"):
+            ask(stack, plugin, action, **OAUTH, raw_http_request=raw, **data)
+            ask(stack, plugin, action, raw_http_request=raw[:-3], **data)
+    settings = {"token": CANARY, "more": {"secret": CANARY}}
+    for name in ("canary", ""):
+        body = {"endpoint_id": CANARY, "user_id": "u", "name": name, "settings": settings}
+        for deed in ("setup", "update", "remove"):
+            path = f"/plugin/{TENANT}/endpoint/{deed}"
+            stack.ask("POST", path, json.dumps(body).encode(), Content_Type="application/json")
+
+
+def test_D_38_and_nothing_of_it_is_in_a_log(stack: Stack) -> None:
+    logs = {path: path.read_bytes() for path in stack.home.rglob("*.log*") if path.is_file()}
+    logs[stack.log] = stack.log.read_bytes()
+    assert any(b"DEBUG" in text for text in logs.values())
+    for secret in (CANARY, CANARY.encode().hex(), CALLBACK, RING, "the-secret"):
+        said = [line for text in logs.values() for line in text.splitlines()
+                if secret.encode() in line]  # fmt: skip
+        assert said == []
