@@ -98,8 +98,10 @@ def bind[F: Form](request: Request, form: type[F]) -> F:
     """The request as a form. BindingRefused when it does not fit."""
     values = _from_query(request.query, form) if request.query else {}
     values.update(_from_body(request, form))
+    # Last, so that nothing in a body can name another tenant than the path does (T-S11).
     values.update(request.params)
     try:
+        # Not strict: a query has only texts, and Dify sends `page=1`.
         bound = msgspec.convert(values, form, strict=False)
     except msgspec.ValidationError as error:
         raise BindingRefused(f"the request does not fit: {error}") from None
@@ -109,6 +111,7 @@ def bind[F: Form](request: Request, form: type[F]) -> F:
 
 def _from_body(request: Request, form: type[Form]) -> dict[str, Any]:
     kind = request.header("content-type").partition(";")[0].strip().lower()
+    # An upload's form is read by its handler, in pieces; here it would be held whole.
     if not kind or kind.startswith("multipart/"):
         return {}
     body = request.body.read()
@@ -128,6 +131,8 @@ def _from_json(body: bytes) -> dict[str, Any]:
         raise BindingRefused(f"the body is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise BindingRefused("the body must be a JSON object")
+    # Null counts as absent, as in the reference: a field's default holds, and a required one is
+    # missed.
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -135,6 +140,7 @@ def _by_field(values: dict[str, Any], form: type[Form]) -> dict[str, Any]:
     """Values by field; a field's name in capitals is understood where the right one is missing."""
     shown = {shown_name(name): name for name in form.__struct_fields__}
     named = {shown[key]: value for key, value in values.items() if key in shown}
+    # The right spelling wins where both are there.
     return {**named, **values}
 
 

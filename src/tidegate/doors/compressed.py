@@ -26,6 +26,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
     for one in accept_encoding.lower().split(","):
         name, _, weight = one.partition(";")
         if name.strip() in ("gzip", "*"):
+            # "q=0" is how a client says that it cannot take it (RFC 9110 section 12.4.2).
             return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
 
@@ -77,6 +78,8 @@ class _Body:
         if bodies:
             return bodies
         self._ended = True
+        # A source's end makes no bytes, but gzip's does: sum and length, without which the
+        # client's reader fails.
         return [_END]
 
     def abort(self, error: CallFailed) -> None:
@@ -92,6 +95,8 @@ class _Body:
         if bodies == [_END]:
             return [self._deflate.flush(zlib.Z_FINISH)]
         pieces = [self._deflate.compress(piece) for piece in self._events(bodies)]
+        # Flushed, or the compressor keeps up to 32 KiB back and the function waits for an answer
+        # that was given.
         return [b"".join([*pieces, self._deflate.flush(zlib.Z_SYNC_FLUSH)])]
 
     def error_event(self, error: CallFailed) -> bytes:

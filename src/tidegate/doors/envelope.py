@@ -61,6 +61,7 @@ def as_refused(error: TidegateError) -> RequestRefused:
     """The error as one that a request is answered with; our own kinds become -400 or -500."""
     if isinstance(error, RequestRefused):
         return error
+    # Whoever sent the package can mend it. The reference answers -400 as well.
     if isinstance(error, PackageRejected):
         return BadRequest(error.message)
     return InternalFailure(error.message)

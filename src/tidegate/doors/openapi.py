@@ -50,6 +50,7 @@ class OpenApiDoor:
 
     def show(self, request: Request) -> Response:
         """The document, made at the first request."""
+        # At the first request: most processes are never asked.
         if self._made is None:
             self._made = msgspec.json.encode(document(self.table.routes if self.table else ()))
         return Response(200, self._made, content_type="application/json; charset=utf-8")

@@ -68,6 +68,8 @@ class Request:
 
         WSGI joins those by a comma, which is not the same for every header.
         """
+        # Two X-Forwarded-For lines joined by a comma are another request, byte for byte
+        # (spec/http/05).
         as_sent: tuple[tuple[str, str], ...] | None = self.environ.get(HEADERS_KEY)
         if as_sent is not None:
             return as_sent
@@ -265,6 +267,7 @@ class RouteTable:
         if "{" not in route.pattern:
             self._claim(self._exact, (route.method, route.pattern), route)
             return
+        # A tree: else every pattern would be tried in turn for each request.
         node, names = self._root, list[str]()
         for segment in route.pattern[1:].split("/"):
             if segment.endswith("...}"):
@@ -319,6 +322,8 @@ class RouteTable:
         segment = segments[index]
         known = node.static.get(segment)
         if known is not None:
+            # May find nothing although it fits so far (another method, a longer path): then the
+            # parameter is tried.
             found = self._walk(known, segments, index + 1, method, values)
             if found is not None:
                 return found
@@ -327,6 +332,7 @@ class RouteTable:
             found = self._walk(node.parameter, segments, index + 1, method, values)
             if found is not None:
                 return found
+            # That way led nowhere: its value must not stand among those of the next.
             values.pop()
         tail = node.tails.get(method)
         if tail is not None:

@@ -35,6 +35,8 @@ def build_celery(settings: Settings, host_of: HostOf | None = None) -> Celery:
 
     ``host_of`` makes the worker's way to the host; by default the link.
     """
+    # Made anew by each call, never a module's global: an import must not decide which settings
+    # hold.
     app = Celery("tidegate")
     app.conf.update(celery_settings(settings))
     app.conf.update(_worker_settings(settings))
@@ -78,6 +80,8 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
 
 def _every(task: str, seconds: float) -> dict[str, Any]:
     """Ticks do not pile up while there is no worker: each is void when the next one comes."""
+    # Twice the same, for two readers: Celery drops what is too late when it takes it, the broker
+    # while it lies there.
     options = {"queue": UPKEEP, "expires": seconds, "expiration": seconds}
     return {"task": task, "schedule": seconds, "options": options}
 

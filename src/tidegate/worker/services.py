@@ -34,6 +34,8 @@ class Services:
     @property
     def runner(self) -> JobRunner:
         """The runner of jobs. Called by every task, from any greenlet."""
+        # The first tasks come at once, and making the runner waits (imports, files): two would
+        # each run a collector and a reconciler.
         with self._lock:
             if self._runner is None:
                 self._runner = self._make_runner()
@@ -51,6 +53,7 @@ class Services:
 
     def stop(self, **_: Any) -> None:
         """Called when the worker begins to stop: running jobs are given back."""
+        # First, and without waiting: this runs in a signal's handler.
         stop_waiting()
         if self._runner is not None:
             self._runner.stop()
@@ -58,6 +61,7 @@ class Services:
     def _take_up(self) -> None:
         try:
             self.runner.resume_abandoned()
+            # Before building: what is going away anyway must not be built first.
             self.runner.collect()
             self.runner.reconcile()
         except Exception:  # the greenlet's border; the schedule tries again

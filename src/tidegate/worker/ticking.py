@@ -42,10 +42,14 @@ def scheduler_for(settings: Settings) -> type[Scheduler]:
             every = entry.schedule.run_every.total_seconds()
             try:
                 with self._database.write() as conn:
+                    # A transaction of its own, committed before the message goes out: a beat that
+                    # dies in between costs one tick, the other order could send two.
                     ours = ticks.claim(conn, entry.name, every)
+            # An exception here ends beat. A tick that is left out is made good by the next one.
             except StorageUnavailable as error:
                 log.warning("tick left out", tick=entry.name, reason=error.message)
                 return False
+            # Said when it changes, not at every tick of every entry.
             if self._idle is ours:
                 self._idle = not ours
                 log.info("beat acts" if ours else SECOND_BEAT, tick=entry.name)

@@ -101,6 +101,8 @@ class Action:
     def __post_init__(self) -> None:
         shape = msgspec.defstruct(
             self.action,
+            # Everything may be null or absent for the decoder: which of these is an error is told
+            # by the field's rules, in the words that Dify knows, and for all fields at once.
             [(one.name, one.type | None | msgspec.UnsetType, UNSET) for one in self.fields],
             gc=False,
         )
@@ -110,6 +112,7 @@ class Action:
     def read(self, data: Raw) -> Data:
         """``data`` of a request, checked. BindingRefused names every field that does not fit."""
         try:
+            # Types are checked on the decoded copy and thrown away; what goes on is `data` itself.
             values = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BindingRefused(f"data does not fit {self.path}: {error}") from None
@@ -126,6 +129,8 @@ class Action:
                 failed.append(_failed(one, one.tag))
         if failed:
             raise BindingRefused("\n".join(failed))
+        # Only where something must be put in is the object written anew, field by field; the
+        # values keep their bytes even then.
         return Data(_filled(data, fill) if fill else long_line(memoryview(data)), values)
 
 

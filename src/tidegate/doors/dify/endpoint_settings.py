@@ -36,6 +36,7 @@ def _check(settings: Values, config: Config) -> None:
         name = str(declared.get("name"))
         value = settings.get(name)
         if value is not None:
+            # A type that newer manifests have is passed on unchecked: the plugin knows it.
             check = _CHECKS.get(str(declared.get("type")))
             if check is not None:
                 check(name, value, declared)
@@ -47,6 +48,7 @@ def masked(settings: Values, config: Config) -> dict[str, Any]:
     """The settings as they may be shown: of a secret its ends at most."""
     secrets = _secrets(config)
     return {
+        # By the declaration, not by what looks like a secret: only the plugin's author knows.
         name: mask(value) if name in secrets and isinstance(value, str) else value
         for name, value in settings.items()
     }
@@ -62,6 +64,8 @@ def unmasked(settings: Values, before: Values, config: Config) -> dict[str, Any]
     """``settings`` where a mask that came back stands for the secret that it was made of."""
     secrets = _secrets(config)
     return {
+        # Dify's form sends back what it was shown. Only the exact mask counts: a user may well
+        # type stars.
         name: before[name] if name in secrets and _is_mask_of(value, before.get(name)) else value
         for name, value in settings.items()
     }

@@ -74,6 +74,8 @@ class Endpoints:
         settings = form.settings or {}
         check_settings(settings, declared.config)
         new_id = str(row_id())
+        # A request to Dify, so before the transaction: nothing may wait while SQLite's only writer
+        # is held.
         stored = self._secrets.encrypt(tenant, form.user_id, new_id, settings, declared.config)
 
         def create(conn: Connection) -> Endpoint | None:
@@ -111,6 +113,7 @@ class Endpoints:
             )
 
         self._must(self._change(update))
+        # After the commit: until then Dify's cached clear text is still the truth.
         self._clear(found, user, config)
         return success(True)
 
@@ -162,6 +165,8 @@ class Endpoints:
             rows = endpoints.page_of_plugin(
                 conn, tenant, form.plugin_id, form.offset, form.page_size
             )
+        # Rows without a plugin are left over from an older daemon. None at all is an empty list,
+        # as there.
         if rows and self._declared(tenant, form.plugin_id) is None:
             raise PluginNotFound(f"plugin not installed: {form.plugin_id[:300]}")
         return success(self._shown(rows))
@@ -218,6 +223,8 @@ class Endpoints:
     def _change(self, change: Callable[[Connection], Endpoint | None]) -> Endpoint | None:
         with self._services.database.write() as conn:
             changed = change(conn)
+            # In the same transaction: the number that this change made, not that of somebody after
+            # it.
             now = generation.current(conn)
         self._services.installer.changed(now)
         return changed

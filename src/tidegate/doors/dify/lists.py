@@ -77,13 +77,14 @@ class Lists:
             for row, identifier, text in self._all(request.params["tenant_id"], category):
                 if _fits(row, text, tags, words, form.language):
                     shown.append(self._plugin(row, identifier, text))
+                    # One more than the page: that is `has_more`, without counting all.
                     if len(shown) > last:
                         break
             return encode({"list": shown[form.offset : last], "has_more": len(shown) > last})
 
         tenant = request.params["tenant_id"]
-        narrowed = f"{words}\n{form.language}\n{' '.join(sorted(tags))}"
-        key = ("category", tenant, category, form.page, form.page_size, narrowed)
+        narrowed = (words, form.language, *sorted(tags))
+        key = ("category", tenant, category, form.page, form.page_size, *narrowed)
         return success_bytes(self._ready(key, make))
 
     def ids(self, request: Request) -> Response:
@@ -128,6 +129,7 @@ class Lists:
         with self._services.database.read() as conn:
             rows = installations.all_of_tenant(conn, tenant)
             found = list(self._with_declarations(conn, rows))
+        # Outside the transaction: nobody holds a connection while declarations are parsed.
         return (one for one in found if _category_of(one[2]) == category)
 
     def _with_declarations(

@@ -35,6 +35,8 @@ def at_200(handler: Handler) -> Handler:
 
     def answer(request: Request) -> Any:
         try:
+            # Here, so that no handler of this table can forget it: the tenant becomes a key of
+            # rows and caches (D-67).
             if not is_uuid(request.params["tenant_id"]):
                 raise BindingRefused("the tenant in the path must be a UUID")
             return handler(request)

@@ -43,6 +43,7 @@ class _State(enum.Enum):
 def boundary_of(content_type: str) -> bytes:
     """The boundary that a Content-Type names. BadRequest when it is no multipart/form-data."""
     kind, _, parameters = content_type.partition(";")
+    # At most 70 characters, as RFC 2046 says: it is searched for in every piece.
     match = _BOUNDARY.search(parameters)
     if kind.strip().lower() != "multipart/form-data" or match is None:
         raise BadRequest("the request must be multipart/form-data with a boundary")
@@ -89,6 +90,7 @@ class MultipartReader:
         return self._parts
 
     def _preamble(self) -> bool:
+        # Some clients begin with an empty line; what is before the first boundary has no meaning.
         start = self._rest.find(self._first)
         if start < 0:
             if len(self._rest) > HEAD_LIMIT:
@@ -106,6 +108,8 @@ class MultipartReader:
             self._state = _State.DONE
             return True
         end = self._rest.find(b"\r\n\r\n")
+        # More may come. Beyond the limit nothing is waited for: this is where a head without an
+        # end would grow.
         if end < 0 and len(self._rest) <= HEAD_LIMIT:
             return False
         if not self._rest.startswith(b"\r\n") or not 0 <= end <= HEAD_LIMIT:
@@ -150,6 +154,7 @@ def _part_name(head: bytes) -> str:
     for line in head.split(b"\r\n"):
         key, _, value = line.partition(b":")
         if key.strip().lower() == b"content-disposition":
+            # With a semicolon before it: `filename="x"` ends in `name="x"` as well.
             match = _NAME.search(b";" + value.partition(b";")[2])
             if match is not None:
                 return match[1].decode("utf-8", "replace")

@@ -30,6 +30,7 @@ def refused(error: CallFailed) -> InternalFailure | TooManyRequests:
     """What a request is answered with whose session could not be opened."""
     if isinstance(error, Overloaded):
         return TooManyRequests(error.message, **error.details)
+    # For Dify a host that is away is an outage to be tried again, not a fault of the plugin.
     if isinstance(error, HostLost):
         return InternalFailure(f"{NO_NODE}: {error.message}")
     return InternalFailure(f"failed to get plugin runtime: {error.message}")

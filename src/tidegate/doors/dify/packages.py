@@ -136,10 +136,14 @@ class Packages:
     def asset(self, request: Request) -> Response:
         """An icon, by the id that stands in declarations."""
         name = request.params["id"]
+        # It becomes a key of the blob store, and the store would refuse a malformed one as a
+        # defect.
         if _ASSET.fullmatch(name) is None:
             raise NotFound("no such asset")
         data = self._icons.get(name)
         if data is None:
+            # Missing is 404 here, while the reference sends an empty file (D-18); a store that is
+            # away is 500, never 404 (D-59).
             data = self._services.blobs.load(self._layout.asset(name))
             self._icons.put(name, data)
         return Response(200, data, content_type=_BYTES)
@@ -164,6 +168,7 @@ def _with_form(size: int, owner: str) -> BodyLimit:
 def _uploaded_file(request: Request, name: str, limit: int) -> tuple[bytes, bool]:
     """(the file, whether it must be signed) of a form as Dify sends it."""
     reader = MultipartReader(boundary_of(request.header("content-type")), {name: limit})
+    # Cut while it arrives: the parser's limits hold before the whole body is in memory.
     for piece in request.body.pieces():
         reader.feed(piece)
     parts = reader.finish()

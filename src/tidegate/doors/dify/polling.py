@@ -29,6 +29,7 @@ class _Result(msgspec.Struct):
     error: str | None = None
 
     def __post_init__(self) -> None:
+        # The next poll has to send it: `model/polling/check` refuses an empty one.
         if self.status == "running" and not self.plugin_state:
             raise ValueError("running needs a plugin_state that is not empty")
         if self.status == "succeeded" and self.result == Raw(b"null"):

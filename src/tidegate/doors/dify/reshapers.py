@@ -96,6 +96,8 @@ class LabelMender:
             return False
         shown = _fields(schema)
         label = _object(shown.get("label"))
+        # Dify's model has no default for this one field and refuses the schema as a whole (errata
+        # 6).
         if label.get("en_US") not in (None, Raw(b'""'), Raw(b"null")):
             return False
         name = msgspec.json.decode(shown.get("model", Raw(b'""'))) or self._model
