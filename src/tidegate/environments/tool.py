@@ -32,6 +32,9 @@ TOTAL_LIMIT: Final = 600.0
 _TAIL: Final = 64 << 10
 _SHOWN_LINES: Final = 40
 _NOISE: Final = ("DEBUG ", "TRACE ", "INFO ")
+#: Lines of one read that are told. Each goes over the link to the job; what a hostile package's
+#: build prints may be thirty thousand of them at once, and people read the last.
+_TOLD_AT_ONCE: Final = 100
 _PASSED: Final = (
     "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
@@ -186,6 +189,7 @@ class Tools:
         return confine({**found, **shown}, scratch, user)
 
     def _follow(self, child: Child, name: str, on_line: OnLine, limit: float, total: float) -> str:
+        # Nobody answers a tool's questions: at the end of its input it goes on or gives up.
         _close(child.stdin)
         listener = _Listener(child, on_line)
         reader = ReadEnd(child.stdout)
@@ -193,6 +197,7 @@ class Tools:
             problem = listener.listen(reader, limit, total)
             ended = child.wait(1.0) if not problem else None
         finally:
+            # Also when this greenlet is killed: a build goes with whoever waits for it.
             child.kill()
             child.wait(5.0)
             reader.close()
@@ -230,7 +235,7 @@ class _Listener:
         self._tail = (self._tail + data)[-_TAIL:]
         *lines, self._partial = (self._partial + data).split(b"\n")
         self._partial = self._partial[-_TAIL:]
-        for line in lines:
+        for line in lines[-_TOLD_AT_ONCE:]:
             text = line.decode("utf-8", "replace").rstrip()
             if text and not text.startswith(_NOISE):
                 self._on_line(text)

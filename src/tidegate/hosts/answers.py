@@ -66,6 +66,7 @@ class BackCallAnswer:
             self._line("end"),
         )
         for line in lines:
+            # It is the plugin that does not read: it loses an answer, and its session with time.
             if not self._writer.send(line):
                 _warn()
         self._over()
@@ -74,6 +75,7 @@ class BackCallAnswer:
         """The session is over: tell the plugin, then whoever works on the answer. Never waits."""
         if self._ended:
             return
+        # The plugin first: who works on the answer may be ended by the next line.
         self.refuse(reason.message, {"error_type": reason.error_type, "args": reason.details})
         if self.on_abandoned is not None:
             self.on_abandoned()

@@ -200,10 +200,14 @@ def _probe(test: str, limits: Mapping[str, int], view: tuple[str, ...]) -> str:
         return str(error)
     _close(child.stdin)
     pipe = ReadEnd(child.stdout)
-    ended = child.wait(_PROBE_SECONDS)
-    said = pipe.read(4096).decode("utf-8", "replace").strip()
-    child.kill()
-    pipe.close()
+    try:
+        ended = child.wait(_PROBE_SECONDS)
+        # Before it is read: one that hangs says nothing, and the host would never start.
+        child.kill()
+        said = pipe.read(4096).decode("utf-8", "replace").strip()
+    finally:
+        child.kill()
+        pipe.close()
     if ended is None or ended.code != 0 or said:
         # Of the trampoline's "cannot start X: [Errno N] what: why" the what and why.
         return said.rpartition("] ")[2] or f"a process at this rung ended with {ended}"

@@ -10,11 +10,13 @@ asks for.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from gevent import get_hub
 from gevent.lock import BoundedSemaphore
@@ -36,7 +38,9 @@ from tidegate.telemetry.logs import get_log
 
 log = get_log("hosts")
 
+#: Changes when the facts do, so that what an older host wrote is unpacked anew.
 _FORMAT: Final = 2
+_numbers = itertools.count()
 
 
 class Packages(Protocol):
@@ -67,6 +71,7 @@ class Provision:
         Called by supervisors and by the control call of that name; at once they are one build.
         Raises PackageMissing when there is no such package, PackageRejected, EnvironmentFailed.
         """
+        # Per version: who waits for one that builds for minutes must not hold up another.
         busy = self._busy.setdefault(identifier, BoundedSemaphore(1))
         if busy.locked():
             progress("environment", "waiting: it is being built already")
@@ -122,6 +127,7 @@ class Provision:
 
     def _remove(self, parsed: PluginIdentifier) -> None:
         self._prepared.pop(str(parsed), None)
+        # Facts first and the folder by a rename: killed anywhere in here, it is there or gone.
         folder = self._settings.working_path / parsed.folder
         _facts_of(folder).unlink(missing_ok=True)
         if folder.exists():
@@ -172,14 +178,14 @@ class Provision:
 
     def _unpack(self, parsed: PluginIdentifier, folder: Path) -> dict[str, str]:
         data = self._load(parsed)
-        temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+        # Numbered: nothing of an earlier try may be in it, whatever became of that.
+        temporary = folder.with_name(f".tmp-{os.getpid()}-{next(_numbers)}-{folder.name}")
         limit = self._settings.max_plugin_package_size
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _clear(temporary)
             # Unpacking is computation and much writing: not in the hub's thread.
-            work = (data, limit, parsed, temporary)
-            facts: dict[str, str] = get_hub().threadpool.apply(_extract, work)
+            facts: dict[str, str] = _apart(_extract, (data, limit, parsed, temporary))
+            # Facts before the folder: together they mean that it is whole (_read_facts).
             _facts_of(folder).write_text(json.dumps(facts), encoding="utf-8")
             if folder.exists():  # extracted by something else, or a marker was lost
                 _clear(folder)
@@ -187,7 +193,7 @@ class Provision:
         except OSError as error:
             _clear(temporary)
             raise EnvironmentFailed(f"package cannot be unpacked: {error}") from error
-        except TidegateError:
+        except BaseException:  # refused, or the plugin is being stopped
             _clear(temporary)
             raise
         return facts
@@ -195,6 +201,7 @@ class Provision:
     def _load(self, parsed: PluginIdentifier) -> bytes:
         settings = self._settings
         problem: TidegateError | None = None
+        # Two places, as in the reference; the error of the first one says more.
         for prefix in (settings.plugin_package_cache_path, settings.plugin_installed_path):
             try:
                 return self._blobs.load(f"{prefix}/{parsed}")
@@ -202,6 +209,17 @@ class Provision:
                 problem = problem or error
         kind = PackageMissing if isinstance(problem, BlobMissing) else PluginStartFailed
         raise kind(f"{NOT_FOUND}: the package of {parsed} cannot be loaded: {problem}") from problem
+
+
+def _apart(work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    """Done in a native thread. Who is killed meanwhile still waits for it: a thread cannot be
+    ended, and would go on writing where somebody else begins or cleans up."""
+    running = get_hub().threadpool.spawn(work, *given)
+    try:
+        return running.get()
+    except BaseException:
+        running.wait()
+        raise
 
 
 def _extract(data: bytes, limit: int, parsed: PluginIdentifier, temporary: Path) -> dict[str, str]:

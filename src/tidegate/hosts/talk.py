@@ -82,6 +82,8 @@ class Talk:
         writer = self.writer
         if writer is None:
             return
+        # Read here and not where it is answered: what cannot be read has no id to answer to, so
+        # the session itself must end, and only this one can end it.
         try:
             invoke = decode_backcall(request)
         except InvokeUnreadable as error:
@@ -89,7 +91,7 @@ class Talk:
             return
         answer = BackCallAnswer(writer, session_id, invoke.backwards_request_id, self._ended)
         session = self._session_of(session_id)
-        if session is not None:
+        if session is not None:  # else it is refused at once, and nothing is open
             self._open.setdefault(session_id, set()).add(answer)
         call = BackCall(
             self._caller,
@@ -106,7 +108,7 @@ class Talk:
         answers = self._open.pop(session_id, None)
         if answers:
             over = reason or SessionOver("the session of this back-call is over")
-            for answer in list(answers):
+            for answer in list(answers):  # each takes itself out
                 answer.abandon(over)
 
     def close(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gevent
 import pytest
+from gevent import monkey
 
 from tidegate.errors import EnvironmentFailed
+from tidegate.hosts import provision as provision_module
 from tidegate.hosts.provision import Provision
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import build_package, open_package
@@ -42,3 +46,29 @@ def test_D_65_a_folder_that_was_left_half_extracted_is_made_anew(tmp_path: Path)
     assert {name for name in opened.names if not (folder / name).is_file()} == set()
     assert (folder / "main.py").read_bytes() == opened.read("main.py")
     assert [path.name for path in folder.parent.iterdir() if "tmp" in path.name] == []
+
+
+def test_a_plugin_that_is_stopped_while_it_is_unpacked_leaves_nothing_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread wrote on, where the next try and the removal of the plugin were at work, too."""
+    settings = Settings.load({"TIDEGATE_HOME": str(tmp_path)})
+    identifier = str(open_package(PACKAGE, limit=1 << 26).identifier)
+    pause = monkey.get_original("time", "sleep")
+    extract, begun, ended = provision_module._extract, threading.Event(), []
+
+    def slowly(*given: Any) -> Any:
+        begun.set()
+        pause(0.3)
+        ended.append(extract(*given))
+        return ended[-1]
+
+    monkeypatch.setattr(provision_module, "_extract", slowly)
+    provision = Provision(settings, Blobs(), NoEnvironments())  # type: ignore[arg-type]
+    starting = gevent.spawn(provision.prepare, identifier, lambda step, text: None)
+    with gevent.Timeout(10):
+        while not begun.is_set():
+            gevent.sleep(0.01)
+        starting.kill()
+    assert ended, "the thread was waited for"
+    assert [path.name for path in settings.working_path.rglob("*") if path.is_file()] == []

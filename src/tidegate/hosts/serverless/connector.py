@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import gevent
 
+from tidegate.clock import GIVE_WAY
 from tidegate.errors import ConnectorFailed, StartRefused
 from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool
 from tidegate.ids import PluginIdentifier
@@ -132,6 +133,7 @@ class Connector:
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while line := response.readline(MOST_LAUNCH_LINE):
         yield line
+        gevent.sleep(GIVE_WAY)  # a log of a build comes as fast as it is read
 
 
 def _launched(launch: Launch) -> Function:

@@ -72,6 +72,7 @@ class HttpPool:
         """
         target = urlsplit(url)
         connection = self._connected(target, attempts)
+        response: http.client.HTTPResponse | None = None
         whole = False
         try:
             response = _send(connection, method, target, headers, body)
@@ -79,6 +80,10 @@ class HttpPool:
             whole = response.isclosed() and not response.will_close
         finally:
             self._give_back(target, connection, whole=whole)
+            if response is not None and not whole:
+                # The library hands the socket over to an answer that closes its connection: the
+                # request is aborted by closing both.
+                response.close()
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -104,7 +109,11 @@ class HttpPool:
                 connection.close()
                 reason = str(error) or type(error).__name__
                 log.info("cannot connect", place=target.netloc, attempt=attempt, error=reason)
+            except BaseException:  # killed, or its time is over: the half-made one goes as well
+                connection.close()
+                raise
             else:
+                # The limit was for connecting; that of the call is its caller's.
                 connection.sock.settimeout(None)
                 return connection
             if attempt < attempts:
@@ -115,6 +124,7 @@ class HttpPool:
         host, port, limit = target.hostname or "", target.port, self._connect_seconds
         if target.scheme != "https":
             return http.client.HTTPConnection(host, port, timeout=limit)
+        # Once: loading the certificates costs 20 ms of CPU.
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return http.client.HTTPSConnection(host, port, timeout=limit, context=self._tls)
@@ -166,6 +176,7 @@ def _send(
         connection.putheader(name, value)
     if body or method != "GET":
         connection.putheader("Content-Length", str(len(body)))
+    # In pieces: a send of everything would not let anybody else run while the kernel takes it.
     # Refused before all was sent: the answer may say why.
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.endheaders()

@@ -140,6 +140,7 @@ class Serverless:
         invocation = Invocation(call, head, signed, self._settings, self._pool, plugin_log)
         self._invocations[signed] = invocation
         greenlet = self._running.spawn(invocation.run, self._functions.get)
+        # Not in `run`: a greenlet that is killed before its first turn runs nothing.
         greenlet.link(lambda _: self._ended(invocation))
         call.on_cancel = partial(greenlet.kill, block=False)
         return True
@@ -176,6 +177,7 @@ class Serverless:
 
     def _install(self, call: ServerCall, params: dict[str, Any], *, again: bool) -> None:
         identifier = PluginIdentifier.parse(str(params.get("identifier", "")))
+        # Two tenants that install it at once are one launch: the second finds the function there.
         lock = self._launching.setdefault(str(identifier), BoundedSemaphore())
         with lock:
             try:
@@ -220,6 +222,10 @@ class Serverless:
         identifier = str(params.get("identifier", ""))
         self._functions.drop(identifier)
         self._launching.pop(identifier, None)
+        entrance = self._entrances.get(identifier)
+        if entrance is not None and not (entrance.sessions or entrance.waiting):
+            del self._entrances[identifier]  # one in use stays: its calls are counted there
+        self._log_of(plugin_id_of(identifier)).close()
         call.send(msgspec.json.encode({"removed": identifier}))
 
     def _forget(self, call: ServerCall, params: dict[str, Any]) -> None:

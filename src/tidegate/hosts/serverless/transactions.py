@@ -65,14 +65,14 @@ class TransactionAnswer:
         if self.on_abandoned is not None:
             self.on_abandoned()
 
-    def wait(self, seconds: float) -> bool:
-        """Until the end, ``seconds`` at most, with signs of life. True when it ended."""
+    def wait(self, seconds: float) -> None:
+        """Until the end, ``seconds`` at most, with signs of life."""
         end = SYSTEM_CLOCK.monotonic() + seconds
         while (left := end - SYSTEM_CLOCK.monotonic()) > 0:
+            # What stands between us and the function closes what is silent for a minute or so.
             if self._over.wait(min(left, KEEP_ALIVE_EVERY)):
-                return True
+                return
             self._call.send(STILL_HERE)
-        return False
 
     def _finished(self) -> None:
         if not self._over.is_set():
@@ -117,7 +117,10 @@ class Transactions:
             caller, signed, session, read.backwards_request_id, read.type, bytes(read.request)
         )
         self._target.invoke(asked, answer)
-        if not answer.wait(min(self._seconds, session.deadline.remaining())):
+        try:
+            answer.wait(min(self._seconds, session.deadline.remaining()))
+        finally:
+            # Also when the time of this control call is over first: nobody would stop the work.
             answer.abandon(SessionOver(f"no answer within {self._seconds:g} s"))
 
     def session_over(self, signed: str) -> None:
