@@ -2,7 +2,7 @@
 
 Sessions come and go by thousands a second and nearly all end long before their time, so adding
 and discarding must cost next to nothing: deadlines are rounded up to tenths of a second and kept
-in one set per tenth.
+in one set per tenth. Sets that became empty are taken away by the hundred.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ _PER_SECOND: Final = 10
 #: Sessions that are ended in one turn of the hub. Ten thousand calls that waited for one plugin's
 #: start have the same deadline, and each end is a frame of its own: half a second without a pause.
 _AT_ONCE: Final = 256
+#: Empty sets that are left alone. They wait for a time ten minutes ahead: kept until then, each
+#: busy plugin's would be 2 MB.
+_SPARE: Final = 64
 _now = SYSTEM_CLOCK.monotonic
 
 
@@ -30,13 +33,14 @@ class Deadlines:
     :meth:`close` gives the timer back.
     """
 
-    __slots__ = ("_expire", "_heap", "_sets", "_ticks", "_timer")
+    __slots__ = ("_empty", "_expire", "_heap", "_sets", "_ticks", "_timer")
 
     def __init__(self, expire: Callable[[str], None]) -> None:
         self._expire = expire
         self._ticks: dict[str, int] = {}
         self._sets: dict[int, set[str]] = {}
         self._heap: list[int] = []
+        self._empty = 0
         self._timer: Any = None
 
     def __len__(self) -> int:
@@ -52,6 +56,8 @@ class Deadlines:
             heapq.heappush(self._heap, tick)
             if self._heap[0] == tick:
                 self._arm()
+        elif not due:
+            self._empty -= 1
         due.add(session_id)
 
     def remaining(self, session_id: str) -> float:
@@ -63,16 +69,27 @@ class Deadlines:
         """The session ended. Idempotent."""
         tick = self._ticks.pop(session_id, None)
         if tick is not None:
-            # The set stays when it is empty, and its place in the heap: to look for that place
-            # would cost every session what the timer pays once.
-            self._sets[tick].discard(session_id)
+            due = self._sets[tick]
+            due.discard(session_id)
+            if not due:
+                self._emptied()
 
     def close(self) -> None:
         """Forget everything. Nothing expires after this."""
         self._ticks.clear()
         self._sets.clear()
         self._heap.clear()
+        self._empty = 0
         self._disarm()
+
+    def _emptied(self) -> None:
+        """A set is empty now. To look for its place in the heap would cost each session more than
+        the rest together: the heap is made anew when half of it is for nothing."""
+        self._empty += 1
+        if self._empty > _SPARE and self._empty * 2 > len(self._heap):
+            self._sets = {tick: due for tick, due in self._sets.items() if due}
+            self._heap = sorted(self._sets)
+            self._empty = 0
 
     def _fire(self) -> None:
         # Taken out before the first one hears of it: what is done then may discard another.
@@ -90,6 +107,7 @@ class Deadlines:
         over: list[str] = []
         while self._heap and self._heap[0] <= now and len(over) < _AT_ONCE:
             due = self._sets[self._heap[0]]
+            self._empty -= not due
             while due and len(over) < _AT_ONCE:
                 over.append(due.pop())
             if not due:

@@ -69,6 +69,35 @@ def test_many_short_sessions_leave_nothing_behind():
     deadlines.close()
 
 
+def test_sessions_of_many_moments_leave_nothing_behind_either():
+    """Nor do they take along who still waits: one of the thousand is due while they come and go."""
+    deadlines, expired = made()
+    deadlines.add("due", 0.2)
+    for number in range(1000):
+        deadlines.add(str(number), 600 + number)
+        deadlines.discard(str(number))
+    deadlines.add("again", 600)
+    deadlines.discard("again")
+    assert len(deadlines._sets) == len(deadlines._heap) < 150
+    gevent.sleep(0.5)
+    assert expired == ["due"]
+    deadlines.close()
+
+
+def test_a_moment_that_became_empty_serves_again():
+    deadlines, expired = made()
+    for number in range(200):
+        deadlines.add(str(number), 0.3 + number)
+        deadlines.discard(str(number))
+        deadlines.add(f"{number} again", 0.3 + number)
+    assert deadlines._empty == 0
+    gevent.sleep(0.6)
+    assert expired == ["0 again"]
+    assert len(deadlines._sets) == len(deadlines) == 199
+    deadlines.close()
+    assert deadlines._empty == 0
+
+
 def test_a_crowd_that_is_due_together_lets_others_run_in_between():
     turns = []
     deadlines = Deadlines(lambda session_id: turns.append("expired"))
