@@ -1,13 +1,12 @@
-"""The whole product under bad clients, restarts and upgrades: nobody else loses a byte."""
+"""The whole product under restarts and upgrades: nobody else loses a byte."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import socket
-import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -78,66 +77,6 @@ class Crowd:
         return self.answers
 
 
-def opened(stack: Stack, deed: str, *, buffer: int = 0, **given: object) -> socket.socket:
-    """A call on a bare socket, its request sent."""
-    path, body, headers = stack.request(MISBEHAVE, "tool/invoke", data_of(deed, **given))
-    lines = [f"POST {path} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items())]
-    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
-    sock = socket.socket()
-    if buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    sock.settimeout(60)
-    sock.connect(("127.0.0.1", stack.port))
-    sock.sendall(head + body)
-    return sock
-
-
-# --------------------------------------------------------------------------- clients
-
-
-def test_T_B1_a_slow_consumer_beside_99_fast_ones_costs_them_nothing(stack):
-    with opened(stack, "stream", buffer=4096, count=4000, size=2000) as slow:
-        assert slow.recv(1)
-        crowd = Crowd().start(99, stack, "stream", count=60, pause=0.02)
-        for _ in range(10):
-            assert slow.recv(1)
-            time.sleep(0.1)
-        answers = crowd.join()
-        assert all(one.error is None and len(one.texts) == 60 for one in answers)
-        rest = b""
-        while b"\r\n0\r\n\r\n" not in rest[-64:]:
-            rest += slow.recv(1 << 20)
-    numbers = re.findall(rb'"text":\s*"(\d+) x', rest)
-    assert [int(one) for one in numbers[-3:]] == [3997, 3998, 3999], "the slow one is whole too"
-
-
-def test_T_B2_a_client_that_resets_ends_its_session_within_a_second(stack):
-    before = stack.metric("plugin_invocations_active")
-    socks = [opened(stack, "hang") for _ in range(10)]
-    for sock in socks:
-        assert b"200" in sock.recv(4096)
-    wait_until(lambda: stack.metric("plugin_invocations_active") == before + 10, 5)
-    for sock in socks:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
-    wait_until(lambda: stack.metric("plugin_invocations_active") == before, 2)
-    wait_until(lambda: _sessions(stack) == 0, 2)
-
-
-def test_T_B2_a_client_that_closes_half_is_gone_as_well(stack):
-    """Its FIN says that nobody asks any more; a silent loss of the network is TCP's keep-alive."""
-    sock = opened(stack, "hang")
-    assert b"200" in sock.recv(4096)
-    sock.close()
-    wait_until(lambda: _sessions(stack) == 0, 2)
-
-
-def _sessions(stack: Stack) -> int:
-    status, raw = stack.ask("GET", "/debug/plugins")
-    assert status == 200
-    return raw.count(b'"sessions":') - raw.count(b'"sessions":0')
-
-
 # --------------------------------------------------------------------------- roles
 
 
@@ -172,6 +111,44 @@ def test_T_K8_a_restarted_host_ends_its_calls_typed_and_serves_the_next(stack):
     again = act(stack, "echo", text="again")  # while the host is away: the call waits for it
     assert (again.status, again.error, again.texts) == (200, None, ["again"])
     assert stack.pid("host") != old
+
+
+# --------------------------------------------------------------------------- plugins
+
+
+def test_T_K3_a_plugin_in_quarantine_is_shown_everywhere_and_restarted_by_hand(stack, tmp_path):
+    mended, plugin = tmp_path / "mended", "tidegate/fragile"
+    mended.touch()
+    start = {"start.txt": f"crash_unless {mended}"}
+    stack.install(package_of(PLUGINS / "misbehave", tmp_path, name="fragile", files=start))
+    pid = int(act(stack, "pid", plugin).texts[0])
+    mended.unlink()
+    os.kill(pid, signal.SIGKILL)
+    errors = [act(stack, "echo", plugin).error for _ in range(7)]
+    kinds = [one["error_type"] for one in errors if one["error_type"] != "PluginDied"]
+    assert kinds[:6] == ["PluginStartFailed"] * 5 + ["PluginQuarantined"]
+    assert act(stack, "echo", text="beside").texts == ["beside"]
+    status, health = stack.ask("GET", f"/health/plugins/{plugin}")
+    assert (status, b"exit code 3" in health) == (503, True)
+    assert stack.ask("GET", "/health/deep")[0] == 200
+    shown = tidegate(stack, "plugin", "status", plugin)
+    assert "quarantined" in shown
+    assert "exit code 3" in shown
+    mended.touch()
+    tidegate(stack, "plugin", "restart", plugin)
+    assert act(stack, "echo", plugin, text="mended").texts == ["mended"]
+    assert stack.ask("GET", f"/health/plugins/{plugin}")[0] == 200
+
+
+def tidegate(stack: Stack, *words: str) -> str:
+    """A command of a person; what it printed."""
+    program = str(Path(sys.executable).with_name("tidegate"))
+    where = ("--base", f"http://127.0.0.1:{stack.port}", "--key", stack.key, "--tenant", TENANT)
+    done = subprocess.run(
+        [program, *words, *where], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 # --------------------------------------------------------------------------- installations

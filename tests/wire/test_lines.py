@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine
+from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine, sift
 
 LIMIT = 64
 
@@ -30,6 +30,15 @@ def test_T_P2_any_cut_gives_the_same_lines(lines, sizes):
         None if len(item) > LIMIT else item for item in lines
     ]
     assert splitter.partial == b""
+
+
+@given(st.lists(st.sampled_from([b"", b"f", b"a word", b"word", b"ord"]), min_size=1, max_size=12))
+def test_T_P4_a_flood_is_sifted_into_the_lines_with_a_word_and_the_others(lines):
+    others = []
+    found = sift(b"\n".join(lines), b"word", others.append)
+    assert found == [one for one in lines if b"word" in one]
+    left = [one for block in others for one in block.split(b"\n") if one]
+    assert left == [one for one in lines if one and b"word" not in one]
 
 
 def test_T_P2_byte_by_byte():

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 import gevent
 
-from tidegate.clock import SYSTEM_CLOCK
+from tidegate.clock import GIVE_WAY, SYSTEM_CLOCK
 
 READ_SIZE: Final = 1 << 20
 #: What a pipe holds as it comes, and the most that Linux gives to anybody.
@@ -33,6 +33,9 @@ _WIDE: Final = 1 << 20
 _FLOOD: Final = 256 << 10
 _GATHERED: Final = 4 << 20
 _SMALL: Final = 16 << 10
+#: Seconds of a take from which on the next one gets little, and others their turn before it.
+_LONG: Final = 0.03
+_SHORT: Final = _LONG * _PIPE / READ_SIZE
 _CLOSE: Final = 0.0004
 _STREAK: Final = 16
 _REST: Final = 0.001
@@ -57,26 +60,30 @@ def read_all(source: Source, take: Callable[[bytes], None], send: Callable[[], N
     """
     read = source.read
     streak = size = 0
-    wide = False
+    wide = long = False
     while True:
         asked = _now()
         # What is asked for is allocated first, and most reads bring little.
-        data = read(READ_SIZE if size >= _PIPE else _PIPE)
+        data = read(READ_SIZE if size >= _PIPE and not long else _PIPE)
         if not data:
             return
         size = len(data)
-        streak = streak + 1 if size < _SMALL and _now() - asked < _CLOSE else 0
+        read_at = _now()
+        streak = streak + 1 if size < _SMALL and read_at - asked < _CLOSE else 0
         if size >= _PIPE and not wide:
             wide = True
             _widen(source)
         try:
             take(data)
-            if size >= _FLOOD:
+            long = _now() - read_at > (_SHORT if long else _LONG)
+            if size >= _FLOOD and not long:
                 _take_more(source, take, size)
         finally:
             # A reader that is ended between two reads owes its callers what it has taken.
             send()
-        if streak > _STREAK:
+        if long:
+            gevent.sleep(GIVE_WAY)
+        elif streak > _STREAK:
             gevent.sleep(_REST)
 
 
@@ -88,7 +95,7 @@ def _widen(source: Source) -> None:
 
 def _take_more(source: Source, take: Callable[[bytes], None], taken: int) -> None:
     while taken < _GATHERED:
-        gevent.sleep(0)  # others run between two pieces: each takes milliseconds
+        gevent.sleep(GIVE_WAY)  # others run between two pieces: each takes milliseconds
         if unread(source) < _FLOOD:
             return
         data = source.read(READ_SIZE)

@@ -8,6 +8,7 @@ plugin that writes without end costs ``limit`` bytes of memory and one call.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -31,6 +32,21 @@ class OversizedLine:
         return match[1].decode("utf-8", "replace") if match else None
 
 
+def sift(block: bytes, word: bytes, others: Callable[[bytes], None]) -> list[bytes]:
+    """The lines of a block that have ``word`` in them; ``others`` gets what is between, uncut."""
+    found = []
+    at = 0
+    while (seen := block.find(word, at)) >= 0:
+        start = block.rfind(b"\n", at, seen) + 1 or at
+        end = block.find(b"\n", seen)
+        end = len(block) if end < 0 else end
+        others(block[at:start])
+        found.append(block[start:end])
+        at = end + 1
+    others(block[at:])
+    return found
+
+
 @final
 class LineSplitter:
     """Cuts what a process writes into lines. One per pipe, fed by its one reader.
@@ -50,15 +66,20 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[bytes | OversizedLine]:
         """Every line that ended, or grew over the limit, in ``data``."""
+        block, over = self.take(data)
+        return over if block is None else self.cut(block) + over
+
+    def take(self, data: bytes) -> tuple[bytes | None, list[bytes | OversizedLine]]:
+        """The same, uncut: lines in one block (None when no line ended), and what comes after."""
         if self._discarding:
             end = data.find(b"\n")
             if end < 0:
-                return []
+                return None, []
             self._discarding = False
             data = data[end + 1 :]
         cut = data.rfind(b"\n")
         if cut < 0:
-            return self._hold(data)
+            return None, self._hold(data)
         if self._rest:
             self._rest.append(data[:cut])
             block = b"".join(self._rest)
@@ -66,11 +87,13 @@ class LineSplitter:
             self._held = 0
         else:
             block = data[:cut]
+        return block, self._hold(data[cut + 1 :])
+
+    def cut(self, block: bytes) -> list[bytes | OversizedLine]:
+        """The lines of a block."""
         lines: list[bytes | OversizedLine] = block.split(b"\n")  # type: ignore[assignment]
         if len(block) > self.limit:
-            lines = [self._checked(line) for line in lines]
-        if cut + 1 < len(data):
-            lines += self._hold(data[cut + 1 :])
+            lines = [self.checked(line) for line in lines]
         return lines
 
     @property
@@ -91,7 +114,8 @@ class LineSplitter:
         self._discarding = True
         return [line]
 
-    def _checked(self, line: bytes | OversizedLine) -> bytes | OversizedLine:
+    def checked(self, line: bytes | OversizedLine) -> bytes | OversizedLine:
+        """The line, or what stands in the place of one over the limit."""
         if isinstance(line, bytes) and len(line) > self.limit:
             return OversizedLine(line[:HEAD_KEPT], len(line))
         return line

@@ -15,11 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, Protocol, final
 
 from tidegate.errors import MessageTooLarge, ProtocolError
-from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine
+from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine, sift
 from tidegate.wire.recovery import MOST_ESCAPES, glued_events, with_whole_pairs
 from tidegate.wire.session import (
     UNREADABLE,
@@ -142,15 +141,14 @@ class Sessions:
         # Kept here as well: a session that ended in it has no other way to its flush any more.
         dirty: list[Port] = []
         self._changed = dirty
-        # Any: an OversizedLine stands in the place of a line, and decoding it raises TypeError.
-        lines: list[Any] = self._splitter.feed(data)
+        block, over = self._splitter.take(data)
         get = self.ports.get
         decode = decode_event
-        self.counters.lines += len(lines)
         self._noises = self._unread = 0
         self._escapes = MOST_ESCAPES
-        if len(lines) > _FLOOD:
-            lines = self._without_noise(lines)
+        # Any: an OversizedLine stands in the place of a line, and decoding it raises TypeError.
+        lines: list[Any] = [] if block is None else self._lines(block)
+        lines += over
         # The hottest loop of the host: what is rare is in methods, what is common is not.
         for line in lines:
             if not line:
@@ -178,17 +176,26 @@ class Sessions:
             self._listener.dropped(self._noises - _MOST_NOISE)
         return dirty
 
-    def _without_noise(self, lines: list[Any]) -> list[Any]:
-        """The lines that may be messages: a million others would be decoded for seconds."""
-        lines = list(filter(None, lines))
-        kept = [line for line in lines if type(line) is not bytes or _MAY_BE_A_MESSAGE in line]
-        noises = len(lines) - len(kept)
-        others = (line for line in lines if type(line) is bytes and _MAY_BE_A_MESSAGE not in line)
-        for line in islice(others, _MOST_NOISE):
-            self._listener.noise(line)
-        self._noises += noises
-        self.counters.noise += noises
-        return kept
+    def _lines(self, block: bytes) -> list[Any]:
+        many = block.count(b"\n") + 1
+        self.counters.lines += many
+        if many <= _FLOOD:
+            return self._splitter.cut(block)
+        # A million others a second would take most of a core even if they were only cut (T-P4).
+        may_be = sift(block, _MAY_BE_A_MESSAGE, self._texts)
+        return [self._splitter.checked(line) for line in may_be]
+
+    def _texts(self, block: bytes) -> None:
+        """Count the lines that say something, and tell the first ones."""
+        while b"\n\n" in block:
+            block = block.replace(b"\n\n", b"\n")
+        block = block.strip(b"\n")
+        if block:
+            for line in block.split(b"\n", room := max(0, _MOST_NOISE - self._noises))[:room]:
+                self._listener.noise(line)
+            noises = block.count(b"\n") + 1
+            self._noises += noises
+            self.counters.noise += noises
 
     def _message(
         self, port: Port, event: Event, message: Message, line: bytes, dirty: list[Port]

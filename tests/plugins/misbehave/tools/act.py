@@ -126,9 +126,16 @@ def endless_line(tool: Tool, given: dict[str, Any]) -> Answer:
 
 def half_lines(tool: Tool, given: dict[str, Any]) -> Answer:
     line = _line(tool, "stream", _text("in halves"))
-    _raw(line[:40])
-    time.sleep(float(given.get("pause", 0.3)))
-    _raw(line[40:])
+    # Nobody else of this process may write into the pause: not even its heartbeat.
+    writer, late = type(tool.session.writer), []
+    write, writer.write = writer.write, lambda self, data: late.append(data)
+    try:
+        _raw(line[:40])
+        time.sleep(float(given.get("pause", 0.3)))
+        _raw(line[40:])
+    finally:
+        writer.write = write
+    _raw("".join(late).encode())
     for byte in _line(tool, "stream", _text("byte by byte")):
         _raw(bytes([byte]))
     yield tool.create_text_message("whole")
@@ -176,9 +183,27 @@ def stderr_flood(tool: Tool, given: dict[str, Any]) -> Answer:
 
 def stdout_flood(tool: Tool, given: dict[str, Any]) -> Answer:
     yield tool.create_text_message("before")
+    length = int(given.get("line", 64))
+    piece = (b"f" * (length - 1) + b"\n") * (65536 // length)
     for _ in range(int(given["size"]) >> 16):
-        _raw((b"f" * 63 + b"\n") * 1024)
+        _raw(piece)
     yield tool.create_text_message("after")
+
+
+def chunks(tool: Tool, given: dict[str, Any]) -> Answer:
+    """As many bytes in messages of some length: what a flood is compared with."""
+    yield tool.create_text_message("before")
+    line = _line(tool, "stream", _text("c" * int(given["line"])))
+    piece = line * (65536 // len(line))
+    for _ in range(int(given["size"]) >> 16):
+        _raw(piece)
+    yield tool.create_text_message("after")
+
+
+def nap(tool: Tool, given: dict[str, Any]) -> Answer:
+    """Nothing, for a while."""
+    time.sleep(float(given.get("seconds", 1)))
+    yield tool.create_text_message("awake")
 
 
 def spy_env(tool: Tool, given: dict[str, Any]) -> Answer:
