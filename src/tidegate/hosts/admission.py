@@ -36,8 +36,11 @@ class Admission:
         if count:
             self._open[tenant] = count
         else:
+            # Tenants come and go by thousands.
             del self._open[tenant]
+        # Only one that was at its limit can have somebody waiting.
         if count == self._limit - 1:
+            # Taken out first: who is told and finds no room leaves word again.
             reminders, self._reminders = self._reminders, set()
             for remind in reminders:
                 remind()

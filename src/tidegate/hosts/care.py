@@ -33,6 +33,7 @@ from tidegate.hosts.local import CLOSED_OUTPUT, LocalInstance
 from tidegate.hosts.processes import Families, Process, kill, look_at, scan, waited_for_cpu
 from tidegate.hosts.scaling import Scaling
 from tidegate.hosts.supervisor import Supervisor
+from tidegate.runtime.heap import Rest, trim
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 
@@ -74,6 +75,7 @@ class Care:
         self._records: dict[LocalInstance, _Record] = {}
         self._scaling = Scaling(self._busy_since)
         self._wake = Event()
+        self._rest = Rest()
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -99,8 +101,11 @@ class Care:
             if not left:
                 break
             log.info("processes of a dead plugin killed", count=len(left))
+            # Again and again: what is forked between the look and the kill is seen by the next
+            # look.
             kill(left)
             gevent.sleep(0.01)
+        # Its number may soon be another plugin's.
         self._families.forget(leader)
         self._collect()
 
@@ -108,11 +113,14 @@ class Care:
 
     def _run(self) -> None:
         while True:
+            # Before it is looked at who is busy: a call that comes in between is seen by the event.
             self._wake.clear()
             supervisors = self._supervisors()
             quiet = not any(one.sessions or one.waiting or one.starting for one in supervisors)
             self.dozing = quiet
             self._wake.wait(_pause(supervisors) if quiet else _TICK)
+            if self.dozing and self._rest.due():
+                trim()
             try:
                 self.look()
             except Exception:
@@ -200,6 +208,7 @@ class Care:
         now: float,
     ) -> bool:
         """SIGSTOP, or a debugger of somebody: nothing will come of it while calls wait."""
+        # t: by a tracer. Without calls nobody is hurt, and a developer may be at work in it.
         if leader.state not in ("T", "t") or not (instance.load or supervisor.waiting):
             record.stopped_since = 0.0
             return False
@@ -232,6 +241,8 @@ class Care:
             supervisor.replace(instance, "memory over TIDEGATE_RECYCLE_MEMORY")
         elif 0 < settings.tidegate_recycle_age < age:
             supervisor.replace(instance, "older than TIDEGATE_RECYCLE_AGE")
+        # A caller that left is told to nobody: the SDK knows no cancel. So work for nobody is seen
+        # by the CPU that it burns.
         elif instance.table.abandoned and 0 < _patience(instance, settings) < burning:
             supervisor.replace(instance, "burns CPU for calls that are over")
 

@@ -29,16 +29,20 @@ class Cgroup:
     @classmethod
     def make(cls, root: Path, name: str, settings: Settings) -> Cgroup:
         """A new group below ``root`` with the plugin's limits. OSError when it cannot be made."""
+        # Numbered: that of the instance before may still hold a process that dies slowly.
         group = cls(root / f"{name.replace('/', '-')}-{os.getpid()}-{next(_numbers)}")
         group.folder.mkdir()
         try:
             if settings.tidegate_plugin_memory:
                 group._set("memory.max", settings.tidegate_plugin_memory)
                 with contextlib.suppress(OSError):
+                    # Without it a plugin at its limit swaps, and slows down the whole machine.
+                    # Absent where the kernel has no swap accounting.
                     group._set("memory.swap.max", 0)
             if settings.tidegate_plugin_processes:
                 group._set("pids.max", settings.tidegate_plugin_processes)
             if settings.tidegate_plugin_cpus:
+                # The kernel takes no quota below a millisecond.
                 quota = int(settings.tidegate_plugin_cpus * _PERIOD)
                 group._set("cpu.max", f"{max(1000, quota)} {_PERIOD}")
         except OSError:
@@ -74,6 +78,7 @@ class Cgroup:
             lines = (self.folder / file).read_text().splitlines()
         except OSError:
             return 0
+        # Read when it is asked, not watched: it is asked once, at a death.
         return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
@@ -92,6 +97,7 @@ def why_not(root: Path) -> str:
         if absent:
             control.write_text(" ".join(f"+{one}" for one in absent))
         probe = root / f"probe-{os.getpid()}"
+        # Files may be writable and the folder not: by delegation of the one, or a read-only mount.
         probe.mkdir()
         probe.rmdir()
     except OSError as error:

@@ -89,11 +89,13 @@ class Control:
 
     def opened(self, call: ServerCall) -> None:
         """Begin one control call. Called by ``PluginHost.opened``: does not wait."""
+        # Some take minutes, and this runs in the reader that brings every call of that peer.
         gevent.spawn(self._run, call)
 
     def _run(self, call: ServerCall) -> None:
         head = call.head
         assert isinstance(head, HostHead)  # noqa: S101 - the host routes by this very type
+        # Not one per operation: whoever asks says how long he waits, an installation or a look.
         deadline = gevent.Timeout(head.seconds)
         deadline.start()
         try:
@@ -102,6 +104,7 @@ class Control:
         except TidegateError as error:
             call.fail(error.as_json())
         except gevent.Timeout as expired:
+            # Somebody else's time-out is a defect, and must not be told as this call's.
             if expired is not deadline:
                 raise
             call.fail(Deadline(0.0, head.seconds, head.owner).error().as_json())
@@ -114,6 +117,7 @@ class Control:
     def _operation(self, name: str) -> Operation:
         """A runtime's own operation comes before the host's of the same name."""
         for runtime in self._host.runtimes:
+            # Serverless installs by launching a function; the words of the link are the same.
             if name in runtime.operations:
                 return runtime.operations[name]
         return self._operations.get(name, _unknown)
@@ -124,12 +128,15 @@ class Control:
         while supervisor.phase is Phase.STOPPED:
             # It is being removed, perhaps for another tenant: this installation comes after that.
             supervisor.wait_stopped()
+            # Whoever stopped it takes it out of the table in this turn.
             gevent.sleep(0)
             supervisor = self._host.supervisor(identifier)
+        # Its deaths were those of an earlier build, or of an environment that is mended by now.
         supervisor.restarts.forgive()
         try:
             supervisor.ensure_up(_reporter(call))
         except TidegateError as error:
+            # A plugin that does not start is not installed: nothing of it stays on the disk.
             with _reported(identifier):
                 self._host.stop_plugin(identifier, grace=0.0)
                 self._host.provision.remove(identifier)
@@ -158,6 +165,7 @@ class Control:
         _send(call, {"removed": identifier})
 
     def _held(self, call: ServerCall, params: dict[str, Any]) -> None:
+        # Also what runs without files: its folder may be outside of the data folder.
         running = {one.identifier for one in self._host.supervisors if one.instances}
         for identifier in sorted(running | set(self._host.provision.held())):
             _send(call, {"identifier": identifier})

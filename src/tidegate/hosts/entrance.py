@@ -62,6 +62,8 @@ class Entrance:
 
     def admit(self, call: ServerCall) -> bool:
         """Give ``call`` a session. False, and untouched, when it has to wait for one."""
+        # Not past those who wait already, though there be room: a slot that just came free is
+        # theirs.
         return not self._line and self._admit(call)
 
     def wait(self, call: ServerCall, *, crowded: bool) -> None:
@@ -79,9 +81,12 @@ class Entrance:
         while self._line and self._has_room() and self._free():
             call = self._line.next(self._admission.may)
             if call is None:
+                # Room here, but each tenant in line has its share of the host: one of them must
+                # leave first.
                 self._admission.remind(self._ask_pump)
                 return
             if not self._admit(call):
+                # Its instance broke just now: back into the line, until the next is up.
                 self._line.add(call, crowded=True)
                 return
 

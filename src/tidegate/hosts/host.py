@@ -73,6 +73,7 @@ class PluginHost:
         if not isinstance(head, PluginHead):
             self._control.opened(call)
             return
+        # A developer's connection shadows the installed version (D-55), so it is asked first.
         for runtime in self.runtimes:
             if runtime.opened(call):
                 return
@@ -102,6 +103,8 @@ class PluginHost:
 
     def _open(self, supervisor: Supervisor, call: ServerCall) -> None:
         supervisor.open(call)
+        # It looks every few seconds while nothing is called; a limit is kept from the first call
+        # on.
         if self.care.dozing:
             self.care.wake()
 
@@ -118,6 +121,7 @@ class PluginHost:
         known = self._supervisors.get(identifier)
         if known is not None:
             return known
+        # Before anything is made for it: what is no identifier must not leave a supervisor behind.
         PluginIdentifier.parse(identifier)
         made = Supervisor(
             identifier,
@@ -160,6 +164,7 @@ class PluginHost:
         """End every plugin; open calls get ``grace`` seconds. Called when the host stops."""
         self._stopping = True
         stops = [one.stop for one in self.runtimes] + [one.stop for one in self.supervisors]
+        # All at once: their graces must not add up.
         gevent.joinall([gevent.spawn(stop, grace) for stop in stops])
         self.care.stop()
         self._supervisors.clear()

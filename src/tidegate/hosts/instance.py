@@ -31,7 +31,9 @@ class State(enum.Enum):
 
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    # GONE at once: stopped before it had a process.
     State.NEW: frozenset({State.STARTING, State.GONE}),
+    # DRAINING without READY: stopped while it starts, with its heartbeat still to come.
     State.STARTING: frozenset({State.READY, State.DRAINING, State.GONE, State.FAILED}),
     State.READY: frozenset({State.DRAINING, State.GONE, State.FAILED}),
     State.DRAINING: frozenset({State.GONE, State.FAILED}),

@@ -58,6 +58,7 @@ def look_at(pid: int | str) -> Process | None:
         return None
     finally:
         _close(fd)
+    # From the last bracket: a program's name may hold spaces and brackets of its own.
     words = text[text.rfind(b")") + 2 :].split()
     return Process(
         pid=int(pid),
@@ -123,6 +124,8 @@ def kill(processes: Iterable[Process]) -> None:
             pidfd = os.pidfd_open(process.pid)
             try:
                 now = look_at(process.pid)
+                # A pidfd holds the number only from now on; the time of its start says that it is
+                # the same.
                 if now is not None and now.started == process.started:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             finally:
@@ -147,6 +150,8 @@ class Families:
         for process in processes.values():
             owner = self._owner(process, processes, families, owners)
             if owner and process.pid not in kept:
+                # What is not in this scan is forgotten: the memory is as large as the machine is
+                # busy.
                 known[process.pid, process.started] = owner
                 if process.alive and owner in families:
                     families[owner].append(process)
@@ -191,6 +196,7 @@ class Families:
                 found = self._known.get((at.pid, at.started), 0)
             if found:
                 break
+            # Up to the next ancestor of which it is known; each process is looked at once per scan.
             at = processes.get(at.parent)
         if not found and at is not None:
             found = owners[at.pid]

@@ -12,6 +12,8 @@ from typing import Final, final
 from tidegate.clock import SYSTEM_CLOCK, Clock
 from tidegate.errors import PluginQuarantined
 
+# Pauses in seconds, doubled from the one to the other: what crashes at its start must not use up a
+# core, and what waits for a server is back half a minute after it.
 _FIRST: Final = 0.5
 _LONGEST: Final = 30.0
 _BUDGET: Final = 5
@@ -34,12 +36,14 @@ class Restarts:
         """A process ended by itself after ``lived`` seconds and ``served`` sessions, or a start
         came to nothing (``ready`` is False)."""
         self.deaths += 1
+        # One that works for a while and then dies is a bug of one call: the others start it again.
         if ready and (served or lived > _STABLE):
             self._streak = 0
             self._not_before = 0.0
             return
         self._streak += 1
         now = self._clock.monotonic()
+        # The first death may be chance, and somebody waits.
         if self._streak > 1:
             self._not_before = now + min(_LONGEST, _FIRST * 2 ** (self._streak - 2))
         if self._streak >= _BUDGET:
@@ -59,6 +63,8 @@ class Restarts:
     def quarantined_until(self) -> float | None:
         """Unix seconds until which it stays stopped; None when it may be started."""
         left = self._until - self._clock.monotonic()
+        # Counted on the monotonic clock and told on the wall's: a jump of the one moves no
+        # quarantine.
         return self._clock.now().timestamp() + left if left > 0 else None
 
     def error(self, plugin: str, reason: str) -> PluginQuarantined | None:

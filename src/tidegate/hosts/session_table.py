@@ -104,6 +104,7 @@ class SessionTable:
         since = self._silent_since
         if not since or not limit or _now() - since <= limit:
             return False
+        # Silent because it waits for Dify, or for another plugin: not for itself.
         return not self._talk.backcalls
 
     def wait_empty(self, seconds: float) -> None:
@@ -122,6 +123,7 @@ class SessionTable:
         head = call.head
         assert isinstance(head, PluginHead)  # noqa: S101 - the host routes by this very type
         session_id = head.session
+        # Ids come from outside. Two sessions of one id would get each other's chunks.
         if session_id in self._ports:
             call.fail(CallFailed(f"session {session_id} is open already").as_json())
             return True
@@ -134,16 +136,20 @@ class SessionTable:
         if self._writer.broken:
             self._forget(session_id)
             return False
+        # Up to 256 MiB that the plugin has now, or the writer keeps.
         call.payload = b""
         if not admitted:
             self._forget(session_id)
             call.fail(self._not_read().as_json())
+        # The first call that nothing was said since; later ones must not put it off.
         elif not self._silent_since:
             self._silent_since = _now()
         return True
 
     def end_all(self, reason: CallFailed) -> None:
         """The connection ended: so do its sessions, with ``reason``, and their back-calls."""
+        # Work for it is stopped before its calls are told, whose ends may bring the next ones at
+        # once.
         self._talk.close()
         self._writer.close()
         self._deadlines.close()
@@ -178,6 +184,7 @@ class SessionTable:
     def _forget(self, session_id: str, reason: CallFailed | None = None) -> None:
         self.abandoned += 1
         self._sessions.forget(session_id)
+        # A request that has not begun to go out is of no use to anybody any more.
         self._writer.discard(session_id)
         self._left(session_id, reason)
 
@@ -194,6 +201,7 @@ class SessionTable:
         call = self._call(session_id)
         if call is not None:
             error = Deadline(0.0, call.head.seconds, call.head.owner).error()
+            # First out of the books, then told: what the plugin says from here on is late.
             self._forget(session_id, error)
             call.fail(error.as_json())
 

@@ -67,6 +67,7 @@ class Start:
             instance = self._make(prepared)
             self._start_process(instance)
             ready = instance.wait_ready(min(self._limit, _SLOT_LIMIT))
+        # The rest of its time without the slot: it waits, others may use the processor.
         if not ready and not instance.wait_ready(max(0.0, end - SYSTEM_CLOCK.monotonic())):
             raise self._too_late(instance)
         self._tell("ready", f"ready after {instance.ready_after:.2f} s")
@@ -91,6 +92,8 @@ class Start:
             raise
 
     def _too_late(self, instance: LocalInstance) -> PluginStartFailed:
+        # Before it is killed: what it wrote until now is the reason, not what killing makes it
+        # write.
         said = instance.last_words()
         instance.kill("it did not become ready in time")
         return PluginStartFailed(
@@ -192,5 +195,6 @@ class Starter:
     def _tell(self, step: str, message: str) -> None:
         self.doing = f"{step}: {message}"
         log.debug("plugin start", plugin=self._plugin, step=step, note=message)
+        # A copy: whoever is told may leave.
         for listener in list(self._listeners):
             listener(step, message)

@@ -28,6 +28,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "starts": supervisor.starts,
         "deaths": supervisor.restarts.deaths,
         "quarantined_until": supervisor.restarts.quarantined_until,
+        # It goes to the console and over HTTP; a traceback may be of any length.
         "last_error": supervisor.last_error[:_ERROR_SHOWN],
         "instances": [_instance(one) for one in _processes(supervisor)],
     }
@@ -35,6 +36,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
 
 def figures_of(supervisors: Iterable[Supervisor]) -> dict[str, Any]:
     """Numbers for metrics: totals by their names, and each plugin's under ``plugins``."""
+    # Each once, then added up: a total that is not the sum of its parts helps nobody.
     plugins = {one.identifier: _figures(one) for one in supervisors}
     totals = {name: sum(one[name] for one in plugins.values()) for name in _TOTALS}
     return {
@@ -100,6 +102,7 @@ def _instance(instance: LocalInstance) -> dict[str, Any]:
 
 def _memory(instance: LocalInstance) -> int:
     """Resident bytes of an instance and what it started, as they were last looked at."""
+    # What care saw last. Before its first look, the process alone.
     if instance.memory:
         return instance.memory
     process = look_at(instance.pid)

@@ -137,6 +137,7 @@ class Supervisor:
 
     def _serves(self, instance: LocalInstance) -> bool:
         stall = self.settings.tidegate_stall_limit
+        # One that is silent to its calls would be to the next: it goes to another, or to a new one.
         return instance.usable and not instance.table.stalled(stall)
 
     def _refusal(self) -> CallFailed | None:
@@ -232,6 +233,7 @@ class Supervisor:
         if instance in self.pool:
             self.pool.remove(instance)
             if instance.state is State.READY:
+                # Kept: whoever stops the plugin meanwhile must find it.
                 self._leaving.add(instance)
                 gevent.spawn(instance.drain, float(self.settings.plugin_max_execution_timeout))
 
@@ -265,6 +267,7 @@ class Supervisor:
 
     def _switch_to(self, instance: LocalInstance) -> None:
         """Route to ``instance`` as well; those whose place it takes end their calls and go."""
+        # The new one before the old ones go: there is always one to route to.
         self.pool.append(instance)
         outgoing, self._outgoing = self._outgoing, set()
         for old in outgoing:
@@ -286,6 +289,7 @@ class Supervisor:
             failure = error
         else:
             failure = PluginStartFailed(error.message, **error.details)
+        # They serve on: a plugin that cannot be replaced is better than none.
         self._outgoing.clear()
         if not self.pool:
             self._entrance.fail(failure)

@@ -63,6 +63,8 @@ class WaitingLine:
             call.fail(CallFailed(f"session {session} is open already").as_json())
             return
         queue = self._tenants.get(head.tenant, {})
+        # A full line takes a call of a tenant that has less than its share: one that floods fills
+        # it, and must not keep everybody else out.
         if len(self._where) >= self._size and len(queue) * len(self._tenants) >= self._size:
             call.fail(_full(len(self._where)).as_json())
             return
@@ -100,6 +102,7 @@ class WaitingLine:
     def fail(self, error: CallFailed) -> None:
         """End everybody who waits with ``error``, in words that Dify looks for."""
         text = error.message
+        # Dify looks for these words to tell "not running" from an error of the plugin.
         if NOT_FOUND not in text:
             text = f"{NOT_FOUND}: {text}"
         shown = type(error)(text, **error.details).as_json()
@@ -131,6 +134,8 @@ class WaitingLine:
         if call is None or not isinstance(call.head, PluginHead):
             return
         waited = self._wait if crowded else self._limit
+        # Its own time is over, or it has waited as long as anybody may: two errors with two
+        # remedies.
         error: CallFailed = Deadline(0.0, call.head.seconds, call.head.owner).error()
         if call.head.seconds > waited:
             error = self._no_session() if crowded else self._no_start(call.head)

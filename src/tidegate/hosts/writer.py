@@ -41,6 +41,7 @@ class Writer:
         self._budget = budget
         self._hub = get_hub()
         self._watcher: Any = self._hub.loop.io(fd, _WRITE)
+        # A dict as a queue: in order, and a line in its middle can be taken back at once.
         self._waiting: dict[object, bytes | Pieces] = {}
         self._current: deque[bytes | memoryview] = deque()
         self._huge: object | None = None
@@ -64,6 +65,7 @@ class Writer:
         if self._closed:
             return True  # the process is going: its calls end by that
         size = size_of(line)
+        # Nearly always: no greenlet is woken, and the plugin has it within this turn.
         if not self._current:
             self._begin(line, size)
             return True
@@ -84,6 +86,7 @@ class Writer:
         For whoever can be held back: answers to back-calls. Killed while it waits when its
         session ends.
         """
+        # Looked at again: several wait for the same room.
         while self.pending >= size and not self._closed:
             self._moved.clear()
             self._moved.wait()
@@ -127,6 +130,7 @@ class Writer:
             self._current.append(line)
         else:
             self._current.extend(line)
+        # A piece of its own: to add it to the line would copy the line.
         self._current.append(b"\n")
 
     def _push(self) -> None:
@@ -136,6 +140,7 @@ class Writer:
             parts = current if len(current) <= _VECTOR else list(islice(current, _VECTOR))
             try:
                 written = os.writev(self._fd, parts)
+            # Not an error: the pipe is full, and its watcher says when it is not.
             except BlockingIOError:
                 return
             except OSError:
@@ -145,6 +150,7 @@ class Writer:
                 return
             full = self._eat(written)
             self._moved.set()
+            # A short write means a full pipe; asking again would only cost a call.
             if full:
                 return
             if not current:
