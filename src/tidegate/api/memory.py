@@ -1,18 +1,20 @@
-"""Giving memory back after a peak of streams.
+"""Giving memory back after a peak of streams, and when no stream is open.
 
 CPython keeps what thousands of streams needed, in free lists and half-empty blocks, and the C
 library keeps the rest; without a nudge a process stays as large as its worst minute. The nudge
-costs a few milliseconds, so it comes only when most of a large peak is over.
+costs a few milliseconds, so it comes only when most of a large peak is over. What the C library
+keeps is worth a look at every rest: it is a tenth of a millisecond, once a minute.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
+from collections.abc import Callable
 from typing import Any, Final, final
 
 from gevent import get_hub
 
+from tidegate.runtime.heap import Rest, trim
 from tidegate.telemetry.logs import get_log
 
 log = get_log("api")
@@ -30,6 +32,7 @@ class Peak:
     def __init__(self) -> None:
         self._highest = 0
         self._timer: Any = None
+        self._rest = Rest()
 
     def grown(self, count: int) -> None:
         """A stream began."""
@@ -40,23 +43,24 @@ class Peak:
         """A stream ended."""
         # Most of it is over. At half, a load that swings around one level would be nudged again
         # and again.
-        if self._highest >= LARGE and count * 4 <= self._highest and self._timer is None:
+        if self._timer is not None:
+            return
+        if self._highest >= LARGE and count * 4 <= self._highest:
             self._highest = count
-            self._timer = get_hub().loop.timer(SETTLE)
-            self._timer.start(self._give_back)
+            self._soon(self._give_back)
+        elif not count and self._rest.due():
+            self._soon(self._trim)
+
+    def _soon(self, what: Callable[[], None]) -> None:
+        self._timer = get_hub().loop.timer(SETTLE)
+        self._timer.start(what)
 
     def _give_back(self) -> None:
-        self._timer.close()
-        self._timer = None
-        # First this, then the C library: cycles hold what malloc_trim is to give back.
         gc.collect()
-        if _trim is not None:
-            _trim(0)
+        self._trim()
         log.debug("memory given back")
 
-
-def _find_trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-
-
-_trim = _find_trim()
+    def _trim(self) -> None:
+        self._timer.close()
+        self._timer = None
+        trim()

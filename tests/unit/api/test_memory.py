@@ -6,12 +6,14 @@ import gevent
 import pytest
 
 from tidegate.api import memory
+from tidegate.runtime.heap import Rest
+from tidegate.testing.clocks import HandClock
 
 
 @pytest.fixture
 def given_back(monkeypatch) -> list[int]:
     calls: list[int] = []
-    monkeypatch.setattr(memory, "_trim", calls.append)
+    monkeypatch.setattr(memory, "trim", lambda: calls.append(0))
     monkeypatch.setattr(memory, "SETTLE", 0.01)
     return calls
 
@@ -37,3 +39,16 @@ def test_small_peaks_and_slow_declines_are_left_alone(given_back) -> None:
         peak.shrunk(max(count, memory.LARGE // 2))
     gevent.sleep(0.05)
     assert given_back == []
+
+
+def test_an_api_at_rest_gives_back_what_is_free_once_a_minute(given_back) -> None:
+    clock = HandClock()
+    peak = memory.Peak()
+    peak._rest = Rest(clock)
+    for seconds in (59, 2, 58, 3):
+        clock.pass_time(seconds)
+        peak.grown(2)
+        peak.shrunk(1)
+        peak.shrunk(0)
+        gevent.sleep(0.05)
+    assert given_back == [0, 0]
