@@ -66,10 +66,12 @@ class BlobMerger:
 
     def chunk(self, chunk: bytes) -> bytes | None:
         """The chunk that goes on in its place; None while a file is not whole."""
+        # The bytes first: an agent's chunks are nearly all text, and this decodes none of them.
         if b"blob_chunk" not in chunk or _type_of(chunk) != "blob_chunk":
             return chunk
         try:
             part = _decode_part(chunk)
+            # Strict: else every character that is none is skipped, and the file has a hole.
             content = base64.b64decode(part.message.blob, validate=True)
         except (*UNREADABLE, binascii.Error, ValueError) as error:
             raise ProtocolError(
@@ -90,6 +92,7 @@ class BlobMerger:
         message = part.message
         if len(message.id) > _LONGEST_ID:
             raise _too_large("the id of a file is too long", len(message.id), _LONGEST_ID)
+        # `total_length` is not looked at: the reference allocates what is announced (D-20).
         file = self._files.setdefault(message.id, bytearray())
         if len(content) > PART_LIMIT:
             raise _too_large("single file chunk is too large", len(content), PART_LIMIT)

@@ -57,6 +57,7 @@ class Build:
         """After the end: InstallFailed with the reason when it failed."""
         if self.failure is not None:
             reason = reason_of(self.failure)
+            # The host's own error may begin with these words, and Dify shows them to a person.
             raise InstallFailed(f"{_FAILED}: {reason.removeprefix(_FAILED + ': ')}")
 
     def stop(self) -> None:
@@ -80,6 +81,8 @@ class Build:
             try:
                 self._once()
             except HostLost as error:
+                # A host that restarts in the middle costs the build nothing but time; the limit is
+                # that of the installation.
                 if self._deadline.expired():
                     raise
                 self.message = "waiting for the host: it is not running"
@@ -95,6 +98,8 @@ class Build:
             self._note(str(progress.get("step", "")), str(progress.get("message", "")))
 
     def _note(self, step: str, message: str) -> None:
+        # Hosts of other versions may have more steps: an unknown one is progress within the one
+        # before.
         self.step = _STATES.get(step, self.step)
         self.message = message or step
 
@@ -113,6 +118,7 @@ class Builds:
     def join(self, identifier: str) -> Iterator[Build]:
         """The build of ``identifier``, started when there is none. Called by install jobs."""
         build = self._running.get(identifier)
+        # No switch between the look and the entry: two jobs cannot both start one.
         if build is None:
             deadline = Deadline.after(self._seconds, "PLUGIN_INSTALL_TIMEOUT")
             build = self._running[identifier] = Build(self._host, identifier, deadline)
@@ -122,6 +128,7 @@ class Builds:
         finally:
             build.users -= 1
             if build.users == 0:
+                # A job that joined after the failure has put a new build in its place.
                 if self._running.get(identifier) is build:
                     del self._running[identifier]
                 build.stop()

@@ -78,6 +78,7 @@ class Catalogue:
         the database (T-H3). StorageUnavailable when nothing was known.
         """
         self._asked = True
+        # All of the hot path: no clock is read, and no lock is needed where nothing switches.
         if self._fresh:
             try:
                 return self._installed[tenant, plugin_id]
@@ -109,6 +110,8 @@ class Catalogue:
         self._watch()
         epoch = self._epoch
         made = make()
+        # While it was made something changed: it may be older than the change, and would stay
+        # until the next one.
         if epoch == self._epoch and made is not None:
             self._keep(key, made)
         return made
@@ -136,6 +139,8 @@ class Catalogue:
 
     def _load_installation(self, tenant: str, plugin_id: str) -> Known | None:
         last = self._last.get((tenant, plugin_id))
+        # One question in a second finds out that the database is back; each of the others would
+        # wait for its time-out in front of a person.
         if last is not None and time.monotonic() < self._down_until:
             return last
         try:
@@ -157,6 +162,8 @@ class Catalogue:
         if row is not None:
             declaration = msgspec.json.decode(text.text) if text is not None else {}
             known = Known(row.identifier, declaration, row)
+        # Outside the epochs, for the one case that the database is away when a notice has emptied
+        # the rest.
         self._remember_last((tenant, plugin_id), known)
         if epoch == self._epoch:
             self._make_room()
@@ -165,6 +172,7 @@ class Catalogue:
 
     def _remember_last(self, key: tuple[str, str], known: Known | None) -> None:
         if known is None:
+            # It was uninstalled: an outage must not bring it back.
             self._last.pop(key, None)
             return
         if len(self._last) >= MOST:
@@ -187,6 +195,8 @@ class Catalogue:
         self._kept[key] = made
         self._kept_bytes += _size(made)
         while self._kept_bytes > MOST_BYTES or len(self._kept) > MOST:
+            # The oldest first: dictionaries keep the order of insertion, and no look-up has to
+            # write.
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: tuple[str | int, ...]) -> None:
@@ -194,6 +204,8 @@ class Catalogue:
             self._kept_bytes -= _size(self._kept.pop(key))
 
     def _make_room(self) -> None:
+        # Everything at once: which of the names nobody will ask for again (a scan with made-up
+        # plugin ids) cannot be told.
         if len(self._installed) + len(self._declarations) >= MOST:
             self._forget()
 

@@ -89,6 +89,7 @@ class Collector:
         Called at the worker's start and by the schedule. StorageUnavailable: the next round.
         """
         found = Collected([])
+        # The schedule asks again soon; rounds that queue up would all do the work of the first.
         if not self._running.acquire(blocking=False):
             return found
         try:
@@ -112,6 +113,8 @@ class Collector:
     # ------------------------------------------------------------------ versions
 
     def _retire_what_is_left(self, found: Collected) -> None:
+        # Listed before the transaction of each: nothing may wait inside one. So each is looked at
+        # again in it.
         for identifier in sorted({*self._shelf.marked_installed(), *self._held()}):
             if _is_identifier(identifier) and (job := self._retire(identifier)) is not None:
                 found.retired.append(identifier)
@@ -122,6 +125,7 @@ class Collector:
         try:
             for one in self._host.run("held", {}, deadline):
                 yield str(one.get("identifier", ""))
+        # The shelf's half needs no host: what it holds is collected when it is back.
         except HostLost as error:
             log.debug("no host to collect from", error=error.message)
         except TidegateError as error:
@@ -130,6 +134,8 @@ class Collector:
     def _retire(self, identifier: str) -> JobRow | None:
         with self._database.write() as conn:
             last = payloads.last_retirement(conn, identifier)
+            # A retirement that failed would be made anew every twenty seconds, with a log line and
+            # a stop of the plugin each.
             if last is not None and not last.ok and _age(last.finished_at) < TRY_AGAIN:
                 return None
             if _is_wanted(conn, identifier) or payloads.open_retirement(conn, identifier):
@@ -149,6 +155,9 @@ class Collector:
         with self._database.write() as conn:
             if _is_wanted(conn, identifier) or not self._is_due(conn, identifier, uploaded):
                 return False
+            # In the transaction that decides. The package goes after the commit: killed in
+            # between, the next round finds a package without a declaration, and an installation
+            # makes the declaration anew from it.
             declarations.delete(conn, identifier)
             return True
 
@@ -162,6 +171,7 @@ class Collector:
             last is not None
             and last.state == InstallState.ABSENT.value
             and payloads.was_installed(last)
+            # Uploaded again since its retirement: somebody is about to install it.
             and uploaded < last.created_at
             and _age(last.finished_at) > AFTER_RETIREMENT
         )
@@ -172,6 +182,8 @@ class Collector:
         with self._database.write() as conn:
             found.rows = len(references.forget_unused(conn))
         for declared in self._declarations():
+            # Young ones may belong to an upload that is at work: declaration and package cannot
+            # come in one step.
             if _age(declared.created_at) > TRY_AGAIN and self._undeclare(declared.identifier):
                 found.declarations += 1
 
@@ -184,10 +196,13 @@ class Collector:
     def _drop_icons(self, found: Collected) -> None:
         if self._keep is None:
             return
+        # Old ones only: an upload writes icons first and names them in a declaration later.
         unnamed = {name for name, written in self._shelf.icons() if _age(written) > self._keep}
         if not unnamed:
             return  # without one there is no reason to read every declaration
         for one in self._declarations():
+            # Whatever stands in quotes anywhere counts as a name: a declaration of an older daemon
+            # has icons in places that we do not know.
             unnamed.difference_update(_TEXTS.findall(one.text))
         self._shelf.drop_icons(sorted(unnamed))
         found.icons = len(unnamed)
@@ -196,6 +211,8 @@ class Collector:
         after = ""
         while True:
             with self._database.read() as conn:
+                # By pages, each in a short transaction: a reader that stays open lets SQLite's log
+                # grow.
                 page = declarations.page(conn, after, _PAGE)
             if not page:
                 return

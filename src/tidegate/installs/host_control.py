@@ -55,6 +55,8 @@ def announce(host: HostControl, generation: int) -> None:
 
     Whoever does not hear it looks by itself within a second.
     """
+    # In the background, but not for ever: a host that hangs would gather a greenlet for each
+    # change.
     deadline = Deadline.after(_ANNOUNCE_SECONDS, "announcement")
     try:
         for _ in host.run("changed", {"generation": generation}, deadline):

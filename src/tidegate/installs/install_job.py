@@ -92,18 +92,26 @@ class InstallJob:
     # ------------------------------------------------------------------ steps
 
     def _install(self) -> None:
+        # Looked at first: of two jobs for one plugin the second must not build what nobody will
+        # use.
         if self._has_it_already():
             with self._run.last_step(_S.INSTALLED, "the tenant has it already") as conn:
                 self._succeed(conn, "installed")
             self._count("success")
             return
+        # Before anything is built: a retirement that runs meanwhile would remove it under our
+        # hands.
         self._begin()
         self._declare()
+        # No transaction is open from here to the marker: a build takes minutes, and nothing may
+        # wait inside one.
         with self._builds.join(self._payload.identifier) as build:
             while not build.wait(_TICK):
                 self._follow(build)
             self._follow(build)
             build.result()
+        # Whatever steps the host reported: a build that was there already skips them, and the
+        # table has no arrow from resolving to the end.
         self._advance(_S.PROBING)
         self._place_marker()
         if self._payload.original:
@@ -144,6 +152,8 @@ class InstallJob:
         self._advance(build.step, build.message)
         message = build.message or _HEARTBEAT
         self._run.sign_of_life()
+        # Progress is written when there is some: a tick of half a second for minutes would be
+        # hundreds of writes.
         if message != self._shown:
             with self._run.database.write() as conn:
                 self._show(conn, message)
@@ -151,6 +161,8 @@ class InstallJob:
             self._still_wanted()
 
     def _advance(self, target: InstallState, message: str = "") -> None:
+        # One transaction per arrow, also where the host was faster than our looks: the log tells
+        # every step, and the table refuses jumps.
         for state in path_to(self._run.state, target):
             with self._run.step(state, message) as conn:
                 self._show(conn, message or self._shown)
@@ -185,6 +197,8 @@ class InstallJob:
 
     def _switch(self) -> None:
         payload = self._payload
+        # A step of its own before the switch: killed in between, the job's row says how far the
+        # upgrade was.
         with self._run.step(_S.UPGRADING):
             pass
         with self._run.last_step(_S.INSTALLED) as conn:
@@ -197,9 +211,12 @@ class InstallJob:
                 source=payload.source,
                 meta=payload.meta,
             )
+            # Switched already is no failure: two clicks on "upgrade" are two jobs.
             if upgraded is None and not self._is_switched(conn):
                 raise InstallFailed("plugin has not been installed: it was removed meanwhile")
             if upgraded is not None and upgraded.old_last_reference:
+                # In the same transaction that takes the last reference: a worker that dies right
+                # after it leaves a job behind, not files that nobody looks for.
                 self.retired = payloads.enqueue_retire(conn, payload.original)
             self._succeed(conn, "upgraded")
             now = generation.current(conn)
@@ -219,6 +236,7 @@ class InstallJob:
                     status=install_tasks.FAILED,
                     message=reason,
                 )
+            # What is half made may be another tenant's whole.
             if not installations.is_installed_anywhere(conn, identifier):
                 self.retired = payloads.enqueue_retire(conn, identifier, failed=True)
         if not cancelled:  # nobody's failure: who deleted the task knows how it ended
@@ -245,6 +263,7 @@ class InstallJob:
             status=install_tasks.RUNNING,
             message=message,
         )
+        # Whoever deletes the task cancels the installation: that is the only way that Dify has.
         if shown is None:
             raise _cancelled()
         self._shown = message
@@ -278,6 +297,8 @@ def _take_back_retirement(conn: Connection, identifier: str) -> bool:
     waiting = job_rows.open_job(conn, payloads.RETIRE, identifier)
     if waiting is None:
         return True
+    # By a claim, so that its worker finds its fence stale; with no lease, since it ends two lines
+    # further on.
     claimed = job_rows.claim(conn, waiting.id, "taken back by an installation", 0)
     if claimed is None:
         return False

@@ -106,12 +106,15 @@ class Installer:
             str(PluginIdentifier.parse(text)): dict(meta or {})
             for text, meta in zip(identifiers, metas, strict=True)
         }
+        # Before the lock: a request for what is there already ends here.
         missing = self._missing(tenant, wanted)
         if not missing:
             return InstallAnswer(True, "")
+        # Outside the transaction: a declaration may have to be read from the store and decoded.
         for identifier in missing:
             self._uploads.declared(identifier)
         with self._database.write() as conn:
+            # It looks for what is missing once more: in between somebody may have installed it.
             task, jobs = self._begin_install(conn, tenant, wanted, source)
         self._send(jobs)
         return InstallAnswer(False, task.id)
@@ -137,6 +140,8 @@ class Installer:
             raise NotFound(error.message) from error
         meta = dict(meta or {})
         with self._database.write() as conn:
+            # Built and probed for somebody: then this host has it, and the tenant's row is all
+            # that changes.
             if not installations.is_installed_anywhere(conn, new):
                 task, job = _begin_upgrade(conn, tenant, original, new, source, meta)
                 jobs = [job]
@@ -178,6 +183,7 @@ class Installer:
         self, conn: Connection, tenant: str, wanted: Mapping[str, dict[str, Any]], source: str
     ) -> tuple[Task, list[JobRow]]:
         install_tasks.lock_requests(conn, tenant)
+        # Under the lock, or two clicks at once would both find none.
         running = _same_request(conn, tenant, list(wanted))
         if running is not None:
             return running, []
@@ -203,8 +209,11 @@ class Installer:
         Also for doors that change rows themselves (endpoints).
         """
         if self._catalogue is not None:
+            # Before the answer: whoever installs and calls at once, on this process, finds it.
             self._catalogue.invalidate(now)
         if self._host is not None:
+            # Behind the answer: the others look by themselves within a second, so nobody waits for
+            # a host.
             self._announcements.spawn(announce, self._host, now)
 
     def _send(self, jobs: list[JobRow]) -> None:
@@ -223,6 +232,7 @@ def _same_request(conn: Connection, tenant: str, identifiers: list[str]) -> Task
     """A running task of the tenant for exactly these: a second click is the first one's."""
     tasks, _ = install_tasks.page(conn, tenant, 0, _RECENT)
     for task in tasks:
+        # In their order: Dify shows the task's entries in the order of the request.
         same = [entry.identifier for entry in task.plugins] == identifiers
         if same and task.status == install_tasks.RUNNING:
             return task

@@ -37,6 +37,7 @@ class RetirePayload(msgspec.Struct, frozen=True, omit_defaults=True):
 def enqueue_install(conn: Connection, payload: InstallPayload) -> JobRow:
     """The job for one entry of a task. Called in the transaction that makes the task."""
     kind = UPGRADE if payload.original else INSTALL
+    # A key per task: each tenant's task ends by itself, while `builds` makes their work one.
     key = _prefix(payload.identifier) + payload.task
     return job_rows.enqueue(conn, kind, key, _text(payload))
 
@@ -74,6 +75,8 @@ def install_job_of(conn: Connection, task: str, identifier: str) -> JobRow | Non
 
 
 def _prefix(identifier: str) -> str:
+    # A blank cannot stand in an identifier, so no identifier is the beginning of another one's
+    # keys.
     return identifier + " "
 
 

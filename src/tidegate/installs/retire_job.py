@@ -58,11 +58,14 @@ class RetireJob:
 
     def carry_out(self) -> None:
         """To the end: absent, or still in use. Passes on what InstallJob.carry_out passes on."""
+        # Between the uninstall and now somebody may have installed it again.
         if self._is_used():
             with self._run.last_step(_S.INSTALLED, "in use"):
                 pass
             return
         try:
+            # In a greenlet of its own: draining takes as long as calls run, and the lease has to
+            # be renewed meanwhile.
             self._run.wait_for(gevent.spawn(self._clear))
         except (JobTaken, JobGivenBack, StorageUnavailable):
             raise
@@ -84,9 +87,12 @@ class RetireJob:
             )
 
     def _clear(self) -> None:
+        # Processes that have not heard yet would call a plugin that is being stopped.
         gevent.sleep(SETTLE)
         self._ask("stop")
         self._ask("remove")
+        # Last: while the mark is there, a round of the collector finds this again if we die in the
+        # middle.
         self._shelf.unmark_installed(self._identifier)
 
     def _ask(self, op: str) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final, final
 
 from gevent.event import Event
+from sqlalchemy import Connection
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import BrokerUnavailable, JobGivenBack, JobTaken, StorageUnavailable
@@ -50,6 +51,8 @@ _LOST: Final = "interrupted: nothing works on this installation any more; instal
 
 def send_job(sender: JobSender, job: JobRow) -> None:
     """Tell the worker of a job that was committed. Never raises: the schedule looks as well."""
+    # Draining an old version takes minutes and must not stand before an installation that a person
+    # waits for.
     queue = UPKEEP if job.kind == payloads.RETIRE else INSTALLS
     try:
         sender.send(RUN_JOB, job.id, queue=queue)
@@ -110,6 +113,7 @@ class JobRunner:
         work = self._work(job)
         try:
             self._carry_out(job, work)
+        # Neither is an error: the job goes on somewhere else.
         except (JobTaken, JobGivenBack) as error:
             log.info("job left", job=job_id, reason=error.message)
         except StorageUnavailable as error:
@@ -193,6 +197,8 @@ class JobRunner:
 
     def _carry_out(self, job: JobRow, work: InstallJob | RetireJob) -> None:
         try:
+            # Fences count claims. A retirement is never given up: what it would leave behind stays
+            # on the disk.
             if job.fence > MAX_TRIES and job.kind != payloads.RETIRE:
                 work.give_up(_TooManyTries(f"begun {MAX_TRIES} times and never ended"))
             else:
@@ -222,17 +228,21 @@ class JobRunner:
 
     def _fail_lost_entries(self, task: install_tasks.Task) -> None:
         for entry in task.plugins:
-            if entry.status not in (install_tasks.PENDING, install_tasks.RUNNING):
-                continue
-            with self._database.write() as conn:
-                if payloads.install_job_of(conn, task.id, entry.identifier) is None:
-                    install_tasks.set_entry(
-                        conn,
-                        task.id,
-                        entry.identifier,
-                        status=install_tasks.FAILED,
-                        message=_LOST,
-                    )
+            if entry.status in install_tasks.OPEN:
+                with self._database.write() as conn:
+                    self._fail_if_lost(conn, task, entry.identifier)
+
+    def _fail_if_lost(self, conn: Connection, task: install_tasks.Task, identifier: str) -> None:
+        if payloads.install_job_of(conn, task.id, identifier) is not None:
+            return
+        # Its job may have ended since the task was listed, in one transaction with the entry. Read
+        # after the job, the entry is as that left it: a success is not told as a failure.
+        now = install_tasks.get(conn, task.tenant, task.id)
+        entry = now.entry(identifier) if now is not None else None
+        if entry is not None and entry.status in install_tasks.OPEN:
+            install_tasks.set_entry(
+                conn, task.id, identifier, status=install_tasks.FAILED, message=_LOST
+            )
 
 
 class _TooManyTries(Exception):

@@ -29,6 +29,8 @@ class Shelf:
         An installed one is taken from there when the uploaded one was cleared away.
         """
         try:
+            # The upload first: the reference clears its cache of packages, and then only the
+            # marker has the bytes.
             return self._blobs.load(self._layout.package(identifier))
         except BlobMissing:
             return self._blobs.load(self._layout.installed(identifier))
@@ -62,6 +64,7 @@ class Shelf:
     def mark_installed(self, identifier: str) -> None:
         """Copy a package to the installed ones, unless it is there. May be repeated."""
         marker = self._layout.installed(identifier)
+        # Up to 50 MB that need not be written again at each round of the reconciler.
         if not self._blobs.exists(marker):
             self._blobs.save(marker, self.package(identifier))
 

@@ -82,6 +82,7 @@ class Uploads:
 
     def take_all(self, packages: Sequence[bytes], *, must_be_signed: bool) -> list[Uploaded]:
         """Keep all of these or none: nothing is kept before every one was understood."""
+        # All of them first: a bundle is taken whole or not at all.
         understood = [self._understand(data, must_be_signed=must_be_signed) for data in packages]
         with ExitStack() as undo:
             for one, data in zip(understood, packages, strict=True):
@@ -94,6 +95,8 @@ class Uploads:
     def _keep(self, understood: _Understood, data: bytes, undo: ExitStack) -> None:
         """``undo`` gets what takes away again what was not there before."""
         identifier = str(understood.uploaded.identifier)
+        # What is missing is looked at before anything is written: only what this upload brings
+        # goes with it (D-63).
         undo.callback(self._shelf.drop_icons, self._shelf.missing_icons(understood.icons))
         if not self._shelf.has_package(identifier):
             undo.callback(self._shelf.drop_package, identifier)
@@ -119,7 +122,10 @@ class Uploads:
             raise PackageUnknown(
                 "plugin not found\nfailed to get plugin declaration", plugin=identifier
             ) from None
+        # It was taken under the rules of its day: a stricter setting must not uninstall what runs.
         understood = self._understand(data, must_be_signed=False)
+        # The identifier holds a checksum of the contents: a file that was changed in the store is
+        # not what was installed (T-S8).
         if str(understood.uploaded.identifier) != identifier:
             raise PackageRejected(
                 f"the package kept as {identifier} is {understood.uploaded.identifier}"
@@ -139,6 +145,7 @@ class Uploads:
 
     def _undeclare(self, identifier: str) -> None:
         with self._database.write() as conn:
+            # Somebody may have installed it between our commit and the failure that we undo for.
             if not installations.is_installed_anywhere(conn, identifier):
                 declarations.delete(conn, identifier)
             now = generation.current(conn)

@@ -23,6 +23,8 @@ from tidegate.storage.messages import shortened
 from tidegate.storage.tables import install_tasks as table
 
 PENDING, RUNNING, SUCCESS, FAILED = "pending", "running", "success", "failed"
+OPEN = (PENDING, RUNNING)
+"""Of entries and tasks that somebody should be working on."""
 
 
 @final
@@ -173,7 +175,7 @@ def delete_succeeded(conn: Connection, before: datetime) -> int:
 
 def unfinished(conn: Connection, limit: int) -> list[Task]:
     """Tasks that still run, oldest first. For the schedule, which knows which jobs are left."""
-    statement = select(table).where(table.c.status.in_((PENDING, RUNNING)))
+    statement = select(table).where(table.c.status.in_(OPEN))
     rows = conn.execute(statement.order_by(table.c.created_at, table.c.id).limit(limit))
     return [_task(row) for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import gevent
 import msgspec
@@ -17,7 +18,7 @@ from tidegate.errors import (
     PackageRejected,
     PackageUnknown,
 )
-from tidegate.installs import Installer
+from tidegate.installs import Installer, runner
 from tidegate.packages import build_package, generate_key, open_package, sign
 from tidegate.settings import Settings
 from tidegate.storage import declarations, install_tasks, migrate
@@ -393,10 +394,6 @@ def test_D_15_a_task_stays_until_two_minutes_after_its_last_plugin(house: House)
 def test_an_entry_that_nothing_works_on_is_failed_with_words(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import timedelta
-
-    from tidegate.installs import runner
-
     entry = install_tasks.TaskEntry(identifier=identifier(), source="package")
     with house.database.write() as conn:
         task = install_tasks.create(conn, TENANT, [entry])
@@ -407,6 +404,23 @@ def test_an_entry_that_nothing_works_on_is_failed_with_words(
     assert found is not None
     assert found.status == "failed"
     assert "install it again" in found.plugins[0].message
+
+
+def test_an_entry_whose_job_ended_while_the_task_was_looked_at_stays_as_it_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = install_tasks.TaskEntry(identifier=identifier(), source="package")
+    with house.database.write() as conn:
+        seen = install_tasks.create(conn, TENANT, [entry])
+        done = install_tasks.set_entry(conn, seen.id, identifier(), status="success")
+    assert done is not None
+    monkeypatch.setattr(runner, "LOST_AFTER", timedelta(seconds=-1))
+    monkeypatch.setattr(install_tasks, "unfinished", lambda conn, limit: [seen])
+    house.worker.clean()
+    with house.database.read() as conn:
+        found = install_tasks.get(conn, TENANT, seen.id)
+    assert found is not None
+    assert found.status == "success"
 
 
 def test_installer_tells_its_catalogue_before_it_answers(house: House) -> None:

@@ -83,9 +83,9 @@ class Lists:
             return encode({"list": shown[form.offset : last], "has_more": len(shown) > last})
 
         tenant = request.params["tenant_id"]
-        narrowed = (words, form.language, *sorted(tags))
-        key = ("category", tenant, category, form.page, form.page_size, *narrowed)
-        return success_bytes(self._ready(key, make))
+        key: list[str | int] = ["category", tenant, category, form.page, form.page_size]
+        key += [words, form.language, *sorted(tags)]
+        return success_bytes(self._ready(tuple(key), make))
 
     def ids(self, request: Request) -> Response:
         """The plugin ids of one category, newest first."""

@@ -142,6 +142,7 @@ class _Transactions:
 
     def answer(self, request: Request) -> Answer:
         named = request.header(SESSION_HEADER)
+        # The header before the body: what a stranger sends is not even read.
         if named and not is_signed(self._key, named):
             log.warning("back-call with a session that was not made here")
             return _unknown_session(Transaction(named[:128], b""))
@@ -149,7 +150,10 @@ class _Transactions:
             asked = read_transaction(request.body.read())
         except BadRequest as error:
             text = error.message.encode("utf-8", "replace")
+            # Plain text and closed: whoever sends this speaks something else, and its next bytes
+            # have no meaning.
             return Response(error.status, text, _TEXT, close=True)
+        # Again: the header may be missing, and the body's session is the one that is used.
         if not is_signed(self._key, asked.session):
             log.warning("back-call with a session that was not made here")
             return _unknown_session(asked)
@@ -192,6 +196,8 @@ def _unknown_session(asked: Transaction) -> Response:
 def _refused(asked: Transaction, error: CallFailed) -> Response:
     if error.error_type == "SessionOver":
         return _unknown_session(asked)
+    # 503 is what its client may try again after a while; a request that cannot be read stays
+    # unreadable.
     status = 500 if error.error_type == "BackCallInvalid" else 503
     return Response(status, asked.refusal(error.message, _typed(error)))
 
@@ -217,6 +223,7 @@ class _Administration:
         """Events as they come; what the connector says is in them."""
         form = bind(request, ReinstallForm)
         if not self._serverless:
+            # As an event: the route answers in no other form.
             told = f"reinstall is not supported {_LOCAL}"
             return _stream(_Told([_event("error", told)]))
         deadline = Deadline.after(_REINSTALL_SECONDS, "reinstallation")

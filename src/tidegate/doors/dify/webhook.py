@@ -78,6 +78,7 @@ class Webhooks:
         """One request to a hook."""
         deadline = Deadline.after(self._seconds, _DEADLINE_OWNER)
         hook_id = request.params["hook_id"]
+        # Before the body is read: whoever guesses hooks sends it for nothing and costs no memory.
         endpoint, known = self._find(hook_id)
         body = (
             request.body.read()
@@ -96,6 +97,8 @@ class Webhooks:
             with self._services.database.read() as conn:
                 return endpoints.by_hook(conn, hook_id)
 
+        # The row itself, not "none": a million guesses must not push out what is known (`remember`
+        # keeps no None).
         found = catalogue.remember(("hook", hook_id), load)
         if found is None:
             raise HookUnknown("endpoint not found")
@@ -121,8 +124,12 @@ class Webhooks:
         watch = metrics.Invocation(call.plugin_id, call.type, call.action, known.row.runtime_type)
         answer = HookAnswer(request.method, call.plugin_id)
         return StreamResponse(
+            # No output rules and no escapes: what the client gets are the plugin's bytes out of
+            # the hex, nothing else.
             source=Reshaped(stream, answer),
             events=list,
+            # There is no place for an error in a body of somebody else's format: the connection is
+            # cut.
             error_event=None,
             before_head=before_head,
             finished=lambda outcome: watch.finished(outcome.value),
@@ -153,6 +160,8 @@ def _call(
 def _hook(request: Request, hook_id: str, body: bytes) -> Hook:
     environ = request.environ
     schemes = (
+        # Behind a proxy that ends TLS only the header knows. It can be forged, and the plugin's
+        # idea of its own address is all that depends on it.
         environ.get("wsgi.url_scheme"),
         request.header("x-forwarded-proto").lower(),
     )
@@ -220,10 +229,13 @@ class HookAnswer:
             raise ProtocolError(
                 f"unmarshal json failed: {error}", line=head_of(chunk)[:200]
             ) from None
+        # Status and headers of later chunks come too late: the head may be on its way.
         if self._headed:
             return None if body is None else self._fitting(body)
         self._status = read.status if read.status is not None else self._status
         self._add_headers(read.headers or {})
+        # A chunk of headers alone: the head waits for the first result, so that all of them are in
+        # it.
         if body is None:
             return None
         self._begin(body)
@@ -233,8 +245,10 @@ class HookAnswer:
         """See ``Reshaper``. Less than the plugin promised is not a whole answer."""
         if not self._headed:
             self._begin(b"")
+            # Known only now: nothing came. With a length the connection can carry another request.
             if self._left is None and not self._without_body:
                 self._headers.append(("Content-Length", "0"))
+        # The client would wait for the rest of it on a connection that is kept.
         if self._left:
             raise ProtocolError(f"the answer lacks {self._left} bytes of its Content-Length")
 
@@ -270,12 +284,14 @@ class HookAnswer:
     def _begin(self, body: bytes) -> None:
         self._headed = True
         self._status = self._status or 200
+        # An informational status is not final: the client would go on waiting for an answer.
         if not 200 <= self._status <= 999:
             raise _Unsendable(f"the plugin answered with the status {self._status}")
         self._headers = answer_headers(self._headers)
         self._guess = content_type_of(body) if body else ""
         length = dict(self._headers).get("Content-Length", "")
         readable = length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH
+        # The length of a HEAD's answer is that of a body which is not sent: nothing to count down.
         if readable and not self._without_body:
             self._left = int(length)
         elif not readable:
@@ -287,6 +303,7 @@ class HookAnswer:
             return b""
         if self._left is None:
             return body
+        # What is over it would be read as the beginning of the next answer.
         fitting = body[: self._left]
         if len(fitting) < len(body):
             log.warning(

@@ -61,8 +61,12 @@ class OwnAnswers:
                 self._pass_on(kind, call, session, deed, request, answer)
         except PluginFailed as error:
             text = f"{kind.failed}{error.message}"
+            # The other plugin's class of error means nothing to this one's SDK; it is told as a
+            # cause.
             raise BackCallFailed(text, cause=error.plugin_error_type) from error
         except CallFailed as error:
+            # The same type, so that a deadline stays one, with the words in front that the
+            # reference has.
             raise type(error)(f"{kind.failed}{error.message}", **error.details) from error
 
     def close(self) -> None:
@@ -87,6 +91,8 @@ class OwnAnswers:
                 answer.respond(whole, stream=kind.stream)
             answered = True
         files.finish()
+        # A stream may be empty; an SDK that waits for one answer would raise "no answer" without
+        # saying whose.
         if not answered and not kind.stream:
             raise BackCallFailed(f"{provider.full_name} ended without an answer")
 
@@ -131,10 +137,13 @@ class OwnAnswers:
         if deed.model_type:
             ours["model_type"] = deed.model_type
         else:
+            # Tools ask for it; the operator's credentials are keys, and OAuth needs a person.
             ours["credential_type"] = "api-key" if given else "unauthorized"
         if deed.action == "invoke_tts":
             ours["tenant_id"] = session.tenant
         encoded = {name: Raw(msgspec.json.encode(value)) for name, value in ours.items()}
+        # Ours last: a plugin must not choose the credentials or the tenant of another one's
+        # session.
         return {**deed.data(request), **encoded}
 
     def _call(
@@ -159,12 +168,17 @@ class OwnAnswers:
                 tenant=session.tenant,
                 session=identity,
                 line=line,
+                # Not a new one: a nested call must not outlive the one that waits for it.
                 deadline=session.deadline,
                 user=session.user,
                 trace=trace_of(call, session),
+                # Nested back-calls have lanes of their own by depth, or a ring of plugins would
+                # wait for itself.
                 depth=session.depth + 1,
             )
         )
+        # Also when the asking session is cancelled in the middle: the generator is closed, and
+        # with it this session.
         with closing(opened) as stream:
             while bodies := stream.take():
                 for body in bodies:

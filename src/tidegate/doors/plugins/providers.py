@@ -57,6 +57,8 @@ class Providers:
         if len(parts) == _PARTS:
             found = self._of_plugin(tenant, "/".join(parts[:2]), section, parts[2])
         elif len(parts) == 1:
+            # One word is how Dify names its own providers, and workflows that were written for it
+            # do.
             found = self._of_plugin(tenant, f"{_HOUSE_AUTHOR}/{text}", section, text)
             found = found or next(
                 (one for one in self.all(tenant, section) if one.name == text), None

@@ -44,6 +44,7 @@ def ask_for(data: dict[str, Raw], schema: Raw, model: Mapping[str, Any]) -> dict
     """``data`` of an LLM call that asks for an object of ``schema``."""
     rules = {rule.get("name"): rule for rule in model.get("parameter_rules") or ()}
     if _SCHEMA in rules:
+        # As a text inside JSON: that is the type of this model parameter.
         text = msgspec.json.encode(bytes(schema).decode())
         wanted = {_SCHEMA: Raw(text)}
         if _SCHEMA in (rules.get("response_format", {}).get("options") or ()):
@@ -53,6 +54,7 @@ def ask_for(data: dict[str, Raw], schema: Raw, model: Mapping[str, Any]) -> dict
         return {**data, "model_parameters": parameters, _SCHEMA: schema}
     messages = msgspec.json.decode(data["prompt_messages"], type=list[Raw])
     words = {"role": "system", "content": _WORDS + bytes(schema).decode(), "name": None}
+    # In front, so that the caller's own messages stay together and the last word is theirs.
     told = [Raw(msgspec.json.encode(words)), *messages]
     return {**data, "prompt_messages": Raw(msgspec.json.encode(told))}
 
@@ -76,6 +78,7 @@ class TextCollector:
         self._model = found.model or self._model
         if found.delta is None or found.delta.message is None:
             return
+        # The chunk with the object comes behind all others by its number, too.
         self._index = max(self._index, found.delta.index)
         text = _text(found.delta.message.content)
         self._parts.append(text)
@@ -116,6 +119,7 @@ def _text(content: object) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     """The object in a model's text, whatever it says around it."""
+    # Models that were told "nothing else" still like to add a fence or a sentence.
     start, end = text.find("{"), text.rfind("}")
     try:
         found = msgspec.json.decode(text[start : end + 1]) if start >= 0 else None

@@ -25,6 +25,7 @@ def choose(providers: Providers, tenant: str, given: str) -> tuple[str, str]:
     BackCallFailed when the tenant has no language model whose name is known.
     """
     if given:
+        # From the right: the provider has two slashes of its own.
         provider, _, model = given.rpartition("/")
         return provider, model
     declared = {
