@@ -108,6 +108,7 @@ def tool_exists(conn: Connection, tenant: str, wanted: Iterable[tuple[str, str]]
 def replace(conn: Connection, tenant: str, identifier: str, declaration: str) -> None:
     """Drop what the tenant's installation offered, record what ``declaration`` offers."""
     plugin_id = plugin_id_of(identifier)
+    # All of it anew: a version may offer other kinds than the one before.
     drop(conn, tenant, plugin_id)
     now = SYSTEM_CLOCK.now()
     for kind, provider in providers(msgspec.json.decode(declaration)).items():
@@ -156,6 +157,8 @@ def _of_tenant(tenant: str, kind: str) -> Select[Any]:
     same = declared.c.plugin_unique_identifier == table.c.plugin_unique_identifier
     return (
         select(table, declared.c.declaration)
+        # Outer, so that a provider without a declaration is found, and logged, instead of being
+        # silently absent.
         .outerjoin(declared, same)
         .where(table.c.tenant_id == tenant_key(tenant), ~_has_newer_twin(kind))
         .order_by(table.c.created_at.desc(), table.c.id.desc())
@@ -165,6 +168,7 @@ def _of_tenant(tenant: str, kind: str) -> Select[Any]:
 def _has_newer_twin(kind: str) -> ColumnElement[bool]:
     table = capabilities[kind]
     twin = table.alias("twin")
+    # Of the same instant the larger id: whichever, but only one of them.
     newer = or_(
         twin.c.created_at > table.c.created_at,
         and_(twin.c.created_at == table.c.created_at, twin.c.id > table.c.id),

@@ -26,6 +26,7 @@ class RowId(TypeDecorator[str]):
         return dialect.type_descriptor(CHAR(36))
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        # Always the canonical form: SQLite compares text, and callers may leave the dashes out.
         return None if value is None else str(uuid.UUID(str(value)))
 
 
@@ -42,6 +43,7 @@ class Moment(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
+        # Before the zone is dropped for SQLite: times are compared as text there.
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 

@@ -82,7 +82,11 @@ def _postgresql_engine(settings: Settings, *, limited: bool) -> Engine:
         "max_overflow": settings.db_max_open_conns - (keep or 1),
         "pool_recycle": settings.db_conn_max_lifetime or -1,
         "pool_timeout": POOL_PATIENCE,
+        # A server that restarted leaves dead connections in the pool: asking first costs one round
+        # trip, and not a failed request each.
         "pool_pre_ping": True,
+        # The one used last first, so that a server which times idle connections out sees idle
+        # ones.
         "pool_use_lifo": True,
     }
     if postgresql.through_pgbouncer(settings):

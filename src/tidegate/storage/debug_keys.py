@@ -29,9 +29,12 @@ def fetch(conn: Connection, tenant: str) -> str:
     now = SYSTEM_CLOCK.now()
     fresh = {"key": str(uuid.uuid4()), "expires_at": now + LIFETIME, "updated_at": now}
     row = {"id": str(row_id()), "created_at": now, "tenant_id": tenant, **fresh}
+    # Insert first, look afterwards: two that ask at once for a first key must get the same one.
     if insert_or_skip(conn, table, row):
         return str(fresh["key"])
     found = conn.execute(select(table).where(table.c.tenant_id == tenant).with_for_update()).one()
+    # The key stays while it is asked for: a developer's `.env` must not become stale under the
+    # hands of whoever opens Dify's page again.
     if found.expires_at > now:
         fresh["key"] = found.key
     conn.execute(update(table).where(table.c.tenant_id == tenant).values(**fresh))

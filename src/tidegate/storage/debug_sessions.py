@@ -77,6 +77,8 @@ def connect(
     if known is not None and known.owner != owner and not take_over:
         return None
     shadowed = None
+    # What is installed now is not what an earlier connection put there: somebody changed it, and
+    # that stands.
     if row is not None and (known is None or row.identifier != known.identifier):
         shadowed = _Shadowed(row.identifier, row.runtime_type, row.source, row.meta)
     mine = {"identifier": identifier, "owner": owner, "address": address}
@@ -106,6 +108,7 @@ def disconnect(conn: Connection, tenant: str, identifier: str, owner: str) -> in
     if gone is None:
         return None
     row = installations.find(conn, tenant, gone.plugin_id)
+    # Else it was upgraded or uninstalled under the connection, and there is nothing to put back.
     if row is not None and row.identifier == identifier:
         _put_back(conn, row, gone)
     return generation.bump(conn)
@@ -149,6 +152,7 @@ def find_version(conn: Connection, tenant: str, identifier: str) -> DebugSession
 
 def _disconnect_where(conn: Connection, condition: ColumnElement[bool]) -> list[DebugSession]:
     rows = [_row(one) for one in conn.execute(select(table).where(condition))]
+    # Through `disconnect`, which compares again: a row may have come to life since it was read.
     for row in rows:
         disconnect(conn, row.tenant, row.identifier, row.owner)
     return rows
@@ -187,6 +191,8 @@ def _put_back(conn: Connection, row: Installation, gone: Row[Any]) -> None:
     if gone.shadowed is not None:
         before = msgspec.json.decode(gone.shadowed, type=_Shadowed)
         declared = declarations.get(conn, before.identifier)
+    # Without its declaration the version before cannot be shown or called: better none than a
+    # broken one.
     if before is None or declared is None:
         installations.uninstall(conn, row.tenant, row.id)
         return

@@ -65,6 +65,8 @@ def parts_of(text: str | None) -> Parts:
     if not text:
         raise DeclarationBroken("there is no declaration")
     try:
+        # PostgreSQL and SQLite return what an older daemon wrote; half a surrogate pair is then a
+        # broken declaration, not a defect.
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=Parts)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise DeclarationBroken(f"the declaration cannot be read: {error}") from error

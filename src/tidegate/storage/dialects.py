@@ -34,5 +34,7 @@ def lock_until_commit(conn: Connection, name: str) -> None:
     behind pgbouncer the session is somebody else's afterwards.
     """
     if conn.dialect.name == "postgresql":
+        # An advisory lock takes a signed 64-bit number. hash() would differ from process to
+        # process.
         key = int.from_bytes(sha256(name.encode()).digest()[:8], signed=True)
         conn.execute(select(func.pg_advisory_xact_lock(key)))

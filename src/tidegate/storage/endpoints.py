@@ -99,9 +99,11 @@ def create(
     ``endpoint_id``: the id to give it, for a caller that had to know it before.
     """
     plugin_id = plugin_id_of(identifier)
+    # Locked: an uninstall at the same moment would leave an endpoint without a plugin.
     if _lock_installation(conn, tenant, plugin_id) != identifier:
         return None
     values = _new_row(tenant, plugin_id, user_id, name, settings)
+    # Dify encrypts an endpoint's secrets under its id, so the id was needed before the row.
     values["id"] = endpoint_id or values["id"]
     conn.execute(insert(table).values(**values))
     _recount(conn, tenant, plugin_id)
@@ -240,6 +242,7 @@ def _settings(text: str | None) -> dict[str, Any]:
 def _row(row: Row[Any]) -> Endpoint:
     return Endpoint(
         id=row.id,
+        # Rows of daemons that had no names yet.
         name=row.name or "default",
         hook_id=row.hook_id or "",
         tenant=row.tenant_id or "",

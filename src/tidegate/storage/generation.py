@@ -14,6 +14,8 @@ from tidegate.storage.tables import generation
 def bump(conn: Connection) -> int:
     """The new generation. Called by the query modules, last in their transaction."""
     statement = (
+        # As an UPDATE it is a lock as well: two changes commit one after the other, and their
+        # numbers in that order.
         update(generation)
         .where(generation.c.id == 1)
         .values(value=generation.c.value + 1)

@@ -46,6 +46,8 @@ class SwitchGuard:
     def _caught(self, owner: Any) -> None:
         # Runs in the hub, so the owner is suspended right now.
         self._switched = True
+        # At the line that waits, so that the traceback names the culprit, and not the commit that
+        # would have been late.
         owner.throw(_error())
 
 

@@ -129,6 +129,7 @@ def set_entry(
         message=before.message if message is None else shortened(message),
     )
     plugins = tuple(after if one is before else one for one in task.plugins)
+    # A step and not a count: deleted entries stay counted, as in the reference.
     step = (after.status == SUCCESS) - (before.status == SUCCESS)
     return _save(conn, task, plugins=plugins, completed_plugins=task.completed_plugins + step)
 
@@ -187,6 +188,7 @@ def _status(plugins: Iterable[TaskEntry]) -> str:
     found = {one.status for one in plugins}
     if FAILED in found:
         return FAILED
+    # Also for no entries at all.
     return SUCCESS if found <= {SUCCESS} else RUNNING
 
 

@@ -130,6 +130,8 @@ def install(
     """
     plugin_id = plugin_id_of(identifier)
     values = _new_row(tenant, identifier, source, meta, runtime_type)
+    # The unique index on (tenant, plugin) decides, not a look before it: two tabs of one browser
+    # are enough for both to find nothing.
     created = insert_or_skip(conn, table, values)
     if created:
         references.add(conn, identifier, install_type=runtime_type, source=source)
@@ -165,6 +167,7 @@ def uninstall(conn: Connection, tenant: str, installation_id: str) -> Uninstalle
     ).first()
     if gone is None:
         return None
+    # After the row is gone: it counts the installations that are left.
     last = references.remove(conn, gone.plugin_unique_identifier)
     capabilities.drop(conn, tenant_key(tenant), gone.plugin_id)
     endpoints.remove_of_plugin(conn, tenant, gone.plugin_id)
@@ -190,6 +193,8 @@ def upgrade(
     key = tenant_key(tenant)
     switched = conn.execute(
         table.update()
+        # The old version is part of the condition: of two upgrades at once the second changes
+        # nothing.
         .where(table.c.tenant_id == key, table.c.plugin_unique_identifier == old_identifier)
         .values(
             plugin_unique_identifier=new_identifier,

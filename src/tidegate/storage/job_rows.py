@@ -72,6 +72,7 @@ def enqueue(conn: Connection, kind: str, key: str, payload: str) -> JobRow:
         "lease_until": millis + int(FIRST_LEASE * 1000),
     }
     while True:
+        # A partial unique index over open jobs decides.
         insert_or_skip(conn, table, values)
         job = open_job(conn, kind, key)
         if job is not None:  # else it was finished between our two statements
@@ -96,6 +97,7 @@ def claim(conn: Connection, job_id: str, owner: str, lease_seconds: float) -> Jo
     """
     now, millis = _now()
     free = or_(table.c.owner.is_(None), _lease_over(millis))
+    # Counted in the database, not read and written back: two workers would get the same fence.
     statement = (
         update(table)
         .where(table.c.id == row_key(job_id), _is_open(), free)

@@ -11,6 +11,7 @@ def shortened(message: str) -> str:
 
     Head and tail, because the reason of a failure stands at the end of its stack trace.
     """
+    # PostgreSQL takes no NUL in a text, and a plugin's stderr may hold any byte.
     data = message.replace("\0", "").encode("utf-8", "replace")
     if len(data) <= LIMIT:
         return data.decode()

@@ -66,6 +66,7 @@ def is_current(settings: Settings) -> bool:
 def _revision(settings: Settings) -> str | None:
     try:
         if settings.database_kind == "sqlite":
+            # Read-only: only looking must not create the file, with a mode that nobody chose.
             uri = f"{settings.home.database.as_uri()}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True, timeout=1)) as file:
                 return _text(file.execute(_QUESTION).fetchone())
@@ -83,6 +84,7 @@ def _text(row: tuple[object, ...] | None) -> str | None:
 
 def _migrate_sqlite(settings: Settings) -> bool:
     path = settings.home.database
+    # Rows hold encrypted secrets and what plugins were told: for this user only.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _file_lock(path.with_name(f"{path.name}.migrate.lock")):
         if is_current(settings):
@@ -95,6 +97,8 @@ def _migrate_sqlite(settings: Settings) -> bool:
 def _migrate_postgresql(settings: Settings) -> bool:
     try:
         _upgrade(settings)
+    # Most often the database is simply not there yet; only then is it worth asking for the right
+    # to make it.
     except DatabaseUnavailable:
         if not _created(settings):
             raise
@@ -126,7 +130,10 @@ def _upgrade(settings: Settings) -> None:
     database = Database(settings, limited=False)
     started = time.monotonic()
     try:
+        # One transaction for everything: DDL is transactional on both, so a start that is killed
+        # leaves the database as it was.
         with database.write() as connection:
+            # Before Alembic looks at the revision: whoever waited for it finds the work done.
             _advisory_lock(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -32,9 +32,12 @@ def take(conn: Connection, tenant: str, plugin_id: str, growth: int, limit: int)
         "plugin_id": plugin_id,
         "size": 0,
     }
+    # So that there is a row to lock: two first writes would otherwise both find none (D-42).
     insert_or_skip(conn, table, new)
     taken = conn.execute(
         table.update()
+        # Limit and change in one statement: whoever read the size before could not know what
+        # another took meanwhile.
         .where(*_of(tenant, plugin_id), table.c.size + growth <= limit)
         .values(size=table.c.size + growth, updated_at=now)
     )
@@ -47,6 +50,7 @@ def give_back(conn: Connection, tenant: str, plugin_id: str, size: int) -> None:
     conn.execute(
         table.update()
         .where(*_of(tenant, plugin_id))
+        # Older daemons left wrong sizes; a negative one would be room for ever.
         .values(size=case((left > 0, left), else_=0), updated_at=SYSTEM_CLOCK.now())
     )
 
@@ -55,6 +59,7 @@ def correct(conn: Connection, tenant: str, plugin_id: str, size: int) -> None:
     """Set what was counted anew, if it is less than what the row says."""
     conn.execute(
         table.update()
+        # Downwards only: bytes that are on their way are accounted for and not in the store yet.
         .where(*_of(tenant, plugin_id), table.c.size > size)
         .values(size=size, updated_at=SYSTEM_CLOCK.now())
     )

@@ -31,6 +31,7 @@ def connect_arguments(settings: Settings, *, limited: bool = True) -> dict[str, 
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "tidegate",
     }
+    # Left out when empty, so that libpq looks at its own places (PGPASSFILE).
     if password := settings.db_password.reveal():
         arguments["password"] = password
     if settings.db_charset:

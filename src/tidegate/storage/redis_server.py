@@ -75,12 +75,15 @@ def _connection(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": redis_options.CONNECT_SECONDS,
         "socket_timeout": redis_options.ANSWER_SECONDS,
         "socket_keepalive": True,
+        # A firewall forgets idle connections without telling either side; asking after half a
+        # minute finds out before a request does.
         "health_check_interval": _CHECK_SECONDS,
         "max_connections": _CONNECTIONS,
     }
 
 
 def _retry() -> Retry:
+    # Short pauses, few tries: whoever asks has the database to fall back on.
     return Retry(ExponentialBackoff(cap=0.5, base=0.05), _TRIES)
 
 

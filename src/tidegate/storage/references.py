@@ -73,6 +73,8 @@ def switch(
 def is_used(conn: Connection, identifier: str) -> bool:
     """Whether any tenant has this version, if only behind one that is being debugged."""
     installed = exists().where(plugin_installations.c.plugin_unique_identifier == identifier)
+    # The installed version comes back when the developer leaves: until then nobody has it, and it
+    # must not be collected.
     shadowed = exists().where(debug_sessions.c.shadowed_identifier == identifier)
     return bool(conn.execute(select(installed | shadowed)).scalar())
 
@@ -97,6 +99,8 @@ def _subtract(conn: Connection, identifier: str) -> None:
 def _forget_unused(conn: Connection, identifier: str) -> bool:
     if is_used(conn, identifier):
         return False
+    # Only rows. Package and icons are not the database's, and are collected from the store by
+    # their own rules.
     for table in (plugins, plugin_declarations, serverless_runtimes, plugin_readme_records):
         conn.execute(delete_from(table).where(table.c.plugin_unique_identifier == identifier))
     return True

@@ -35,6 +35,8 @@ def write_engine(path: Path, patience: float) -> Engine:
 
     ``patience``: seconds that a greenlet queues for a connection of its own process.
     """
+    # One connection: greenlets queue for it in gevent, first come first served. With more they
+    # would meet at SQLite's lock, which can only be tried again.
     engine = _engine(path, ("journal_mode=wal", *_PRAGMAS), patience, pool_size=1, max_overflow=0)
     event.listen(engine, "begin", _begin_write)
     event.listen(engine, "commit", _commit_write)
@@ -86,6 +88,8 @@ def _begin_write(connection: Connection) -> None:
 def _commit_write(connection: Connection) -> None:
     guard = _guard(connection)
     guard.disarm()
+    # After disarming, before COMMIT: code that swallowed the error at its wait must not get its
+    # half committed.
     guard.check()
 
 
@@ -97,5 +101,6 @@ def _begin_read(connection: Connection) -> None:
     # The first read takes the snapshot and can meet a lock (recovery, last writer leaving);
     # take it here, where it can be retried. Later reads of the transaction cannot.
     raw = _raw(connection)
+    # Explicitly: without a transaction each SELECT would see another state of the rows.
     raw.execute("BEGIN")
     patiently(lambda: raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), LOCK_PATIENCE)

@@ -27,6 +27,7 @@ def claim(conn: Connection, name: str, every: float, clock: Clock = SYSTEM_CLOCK
     if insert_or_skip(conn, table, {"id": name, "at": now}):
         return True
     due = table.c.at <= now - int(every * (1 - SLACK) * 1000)
+    # By more than one interval: clocks of two machines differ by less.
     ahead = table.c.at > now + int(every * 1000)
     free = (table.c.id == name, or_(due, ahead))
     return conn.execute(update(table).where(*free).values(at=now)).rowcount > 0

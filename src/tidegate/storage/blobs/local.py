@@ -44,6 +44,8 @@ class LocalBlobs:
         self._root = root
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
+            # Only here, at a role's start: made at each write, the mark would hide that the volume
+            # is not mounted.
             (root / MARK).touch(mode=0o640)
         except OSError as error:
             raise StartRefused(
@@ -67,6 +69,7 @@ class LocalBlobs:
             mode = _in_thread(lambda: self._guarded(key, path.stat)).st_mode
         except BlobMissing:
             return False
+        # A folder of that name is no blob: `acme/x` is the folder of `acme/x/y`.
         return stat.S_ISREG(mode)
 
     def list(self, prefix: str) -> list[Blob]:
@@ -99,6 +102,8 @@ class LocalBlobs:
         try:
             return action()
         except OSError as error:
+            # The mark is asked for after the failure: before it, a volume that goes away in
+            # between would look like a blob that is missing.
             if error.errno in _ABSENT and (self._root / MARK).exists():
                 raise BlobMissing(f"nothing is stored as {key}", key=key) from error
             raise self._unavailable(error) from error
@@ -122,11 +127,13 @@ class LocalBlobs:
         stray = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
         try:
             with stray.open("xb", buffering=0) as file:
+                # By the descriptor, since the umask has cut the mode that open() was given.
                 os.fchmod(file.fileno(), 0o640)
                 _write_all(file.fileno(), data)
                 os.fsync(file.fileno())
             stray.replace(path)
         except BaseException:
+            # Also for a full disk, where the half file is what fills it.
             stray.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)

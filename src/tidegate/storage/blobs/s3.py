@@ -103,6 +103,7 @@ class S3Blobs:
         with self._lock:
             if self._made is None:
                 self._made = _connect(self._settings)
+            # Once per process. A bucket that is deleted later is noticed by what fails then.
             if not self._bucket_seen:
                 self._bucket_seen = self._find_bucket()
             return self._made
@@ -130,6 +131,7 @@ class S3Blobs:
         try:
             self._made.create_bucket(**arguments)
         except ClientError as error:
+            # Two roles start at once and both make it.
             if _code(error) not in _MADE_BY_OTHERS:
                 raise
         else:
@@ -142,6 +144,7 @@ class S3Blobs:
         try:
             yield
         except ClientError as error:
+            # A HEAD has no body, so its 404 does not say which of the two is missing.
             if _code(error) in _NO_OBJECT and self._bucket_is_there():
                 raise BlobMissing(f"nothing is stored as {key}", key=key) from error
             raise self._unavailable(_code(error), str(error)) from error

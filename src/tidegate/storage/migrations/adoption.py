@@ -42,6 +42,7 @@ def adopt(conn: Connection, metadata: MetaData, set_aside: Table) -> None:
 def _complete(conn: Connection, inspector: Inspector, table: Table, set_aside: Table) -> None:
     present = {column["name"]: column for column in inspector.get_columns(table.name)}
     _add_columns(table, present)
+    # A newer daemon's NOT NULL column, unknown here, would refuse every row that we write.
     _relax_strangers(table, present)
     if conn.dialect.name == "postgresql":  # SQLite enforces no length
         _widen(table, present)
@@ -77,6 +78,7 @@ def _widen(table: Table, present: dict[str, Any]) -> None:
         before = present[column.name]["type"] if column.name in present else None
         if not isinstance(before, String) or not isinstance(column.type, String):
             continue
+        # Wider only: narrowing could cut what is there.
         if before.length and (not column.type.length or before.length < column.type.length):
             op.alter_column(table.name, column.name, type_=column.type)
 
@@ -109,10 +111,12 @@ def move_duplicates(
 ) -> None:
     """Keep the oldest row of each key, move the others."""
     seen = set()
+    # With its unknown columns, too: what is set aside is kept whole.
     everything = Table(table.name, MetaData(), autoload_with=conn)
     rows = conn.execute(select(everything).order_by(everything.c.created_at, everything.c.id))
     for row in rows.mappings().all():
         key = tuple(row[column] for column in columns)
+        # NULLs are never equal for a unique index.
         if None in key or key not in seen:
             seen.add(key)
             continue
