@@ -43,6 +43,7 @@ class Deadline:
         """The error for a call that ran into it. Keeps the words that Dify greps for."""
         return DeadlineExceeded(
             f"killed by timeout: the call took longer than {self.seconds:g} s ({self.owner})",
+            # The whole length, not what is left: what the caller asked for is what he can change.
             seconds=self.seconds,
             owner=self.owner,
         )

@@ -33,6 +33,7 @@ class TidegateError(Exception):
         return {
             "error_type": self.error_type,
             "message": self.message,
+            # None and not {}: what the SDK and the reference send.
             "args": self.details or None,
         }
 
@@ -66,6 +67,7 @@ class PatchRefused(StartRefused):
 # --------------------------------------------------------------------------- requests
 
 
+# Codes and names are what Dify's client maps to its own exceptions: none is ours to choose.
 class RequestRefused(TidegateError):
     """A request that is answered with an error envelope. Raised by doors and rooms below them."""
 
@@ -98,6 +100,7 @@ class BodyTooSlow(BadRequest):
     status = 408
 
 
+# Status and code disagree on purpose: browsers see 404, Dify sees -400.
 class HookUnknown(BadRequest):
     """No endpoint has this hook, or its plugin is not installed. Code -400, as Dify knows it."""
 
@@ -120,6 +123,7 @@ class Unauthorized(RequestRefused):
     status = 401
 
 
+# Still an Unauthorized: Dify knows no other error for a key.
 class TooManyGuesses(Unauthorized):
     """Many wrong keys came from this address. Details: retry_after (seconds)."""
 
@@ -150,6 +154,7 @@ class PluginNotFound(RequestRefused):
     status = 404
 
 
+# The status is for people and proxies; in the envelope it is the reference's -500.
 class RuntimeNotFound(InternalFailure):
     """Nothing runs, or could be started, that would answer for this plugin identifier."""
 
@@ -168,6 +173,7 @@ class Stopping(InternalFailure):
     status = 503
 
 
+# Dify has no type for it: as an internal error (-500) it is shown with its message.
 class TooManyRequests(RequestRefused):
     """Admission: no slot came free in time. Code -500, so that Dify types it."""
 
@@ -193,6 +199,8 @@ class BlobUnavailable(StorageUnavailable):
     """The blob store does not answer or is full. Says nothing about whether the blob exists."""
 
 
+# Apart from BlobUnavailable, and never guessed: who hears that there is none cleans up after it,
+# and an outage must not bring that about.
 class BlobMissing(NotFound):
     """The store works and holds no blob of that key (D-59: never raised for an outage)."""
 
@@ -201,6 +209,7 @@ class SecretsUnavailable(InternalFailure):
     """Secrets could not be encrypted or decrypted: by Dify, or with the local key."""
 
 
+# Apart from the others: it is raised to be fixed, and nobody may catch it as an outage.
 class SwitchedInTransaction(TidegateError):
     """A greenlet waited inside a SQLite write transaction: a bug of ours. Rolled back."""
 
@@ -322,12 +331,14 @@ class ServerStopping(CallFailed):
     error_type = "ServerStopping"
 
 
+# The reference's name: Dify's client goes by names.
 class ConnectionClosed(CallFailed):
     """The connection of the debugged plugin that served the call is gone. Details: plugin."""
 
     error_type = "ConnectionClosedError"
 
 
+# The reference's name, as that of the next one.
 class FunctionFailed(CallFailed):
     """A serverless function answered with an error, or not to the end. Details: status_code,
     request_id where there were any."""
@@ -396,6 +407,7 @@ class IllegalTransition(TidegateError):
     error_type = "IllegalTransition"
 
 
+# No failure of the job: it goes on elsewhere, and this one must write nothing more.
 class JobTaken(TidegateError):
     """The job is somebody else's now: its fence is stale. Whoever gets this stops at once."""
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
     monkey.patch_all()
 
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ _FILES = 4096
 
 def main() -> None:
     """Run until SIGTERM or SIGINT. A refusal is one line and exit code 78."""
+    # Before the settings: they are in the variables that the guard holds.
     guard.enter()
     with launcher.refusals_end_the_process():
         launcher.require_installed("host")
@@ -38,21 +40,29 @@ def main() -> None:
         raise_open_files(_FILES, "many plugins")
         lock = take_lock(settings.home, "host", "another host runs on this data folder")
         host, server = compose(settings)
+        # After all imports, before anything is started: what bound an original is found here.
         boot.serve(COMMAND)
         if not settings.debug:
             guard.hide_memory()
+        # Only here: in a test's process other children are not ours to collect.
         host.care.adopts = True
         stop = _stop_event()
+        # Before the first call, and under the lock: nobody else works in the folder now.
         host.sweep()
         host.start()
         isolation = settings.home.run / "isolation.json"
         write_whole(isolation, json.dumps(host.isolation.report()).encode())
+        # What is loaded now stays. A collection that walks it all stops every stream for 40 ms.
+        gc.collect()
+        gc.freeze()
         server.start()
     fingerprint.report("host", runner="tidegate host", pool="none", workers=1)
+    # Last: its presence tells the supervisor that the host serves.
     fingerprint.keep("host", settings.home)
     stop.wait()
     fingerprint.forget("host", settings.home)
     isolation.unlink(missing_ok=True)
+    # Plugins before the link: what they say in their grace still reaches its callers.
     host.stop(settings.tidegate_grace)
     host.target.close()
     server.stop()

@@ -16,6 +16,7 @@ from typing import Final, final
 
 from tidegate.errors import InvalidIdentifier
 
+# Strict: parts of it become names of folders, of blobs and of rows.
 _IDENTIFIER = re.compile(
     r"(?:(?P<author>[a-z0-9_-]{1,64})/)?(?P<name>[a-z0-9_-]{1,255})"
     r":(?P<version>[0-9]{1,4}(?:\.[0-9]{1,4}){1,3}(?:-\w{1,16})?)"
@@ -67,6 +68,7 @@ def plugin_id_of(identifier: str) -> str:
 def row_id() -> uuid.UUID:
     """A new UUIDv7 (RFC 9562): 48 bits of milliseconds, then random."""
     millis = time.time_ns() // 1_000_000
+    # 48 bits of time first: rows of one minute lie together in an index, whoever made them.
     value = (millis << 80) | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | (0x7 << 76)
     value = value & ~(0x3 << 62) | (0x2 << 62)

@@ -40,6 +40,7 @@ class Secret(str):
 
     def reveal(self) -> str:
         """The text itself, for the one place that needs it."""
+        # Not str(self), which is what hides it.
         return str.__add__("", self)
 
 
@@ -55,6 +56,7 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+# By the name of the type: fields are read with annotations that are text.
 _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "str": (str, "takes text"),
     "int": (int, "takes a whole number"),
@@ -125,8 +127,10 @@ def variable_of(item: dataclasses.Field[Any]) -> str:
 def read(name: str, item: dataclasses.Field[Any], text: str) -> Any:
     """The value of one variable; SettingInvalid says what it takes. Called by Settings.load."""
     reader, takes = _READERS[str(item.type)]
+    # A key that does not fit would else stand in the log of every restart.
     shown = "***" if reader is Secret else repr(text)
     try:
+        # Variables come from files with line ends and from YAML with blanks.
         value = reader(text.strip())
     except ValueError:
         raise SettingInvalid(f"{name} {takes}, not {shown}") from None
@@ -147,6 +151,7 @@ def override(entry: str, items: Iterable[dataclasses.Field[Any]]) -> tuple[str, 
     for pair in pairs:
         name, _, text = pair.partition("=")
         name = name.strip().lower().removeprefix("tidegate_")
+        # Named, not ignored: an operator who mistypes a limit must not believe that it holds.
         if name not in _PER_PLUGIN:
             raise SettingInvalid(
                 f"TIDEGATE_PER_PLUGIN: {name.upper()!r} of {plugin} is not one of "

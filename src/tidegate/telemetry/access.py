@@ -41,6 +41,7 @@ class AccessLog:
         name = "INFO" if status < 400 else "WARN" if status < 500 else "ERROR"
         line = self._line(self._now(), name, method, path, status, seconds * 1000, client)
         if not self._lines:
+            # At the end of this turn: a thousand answers of a turn are one write.
             get_hub().loop.run_callback(self.flush)
         self._lines.append(line)
 
@@ -50,6 +51,8 @@ class AccessLog:
             return
         text = "".join(self._lines)
         self._lines.clear()
+        # Past the formatter: the line is ready, and a record for it would cost as much as the
+        # request.
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.stream.write(text)
@@ -58,6 +61,7 @@ class AccessLog:
     def _now(self) -> str:
         now = time.time()
         second = int(now)
+        # A zone's offset is looked up once a second, not once a request.
         if second != self._second:
             self._second = second
             stamp = datetime.fromtimestamp(second, self._zone).isoformat()

@@ -55,6 +55,8 @@ class Distribution:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
+        # Per bucket and not running totals: one addition per observation, and the sum over
+        # processes is exact.
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
@@ -89,6 +91,7 @@ class Family[Child: _Child]:
         """The child of these label values; made at its first use. Keep it where it is hot."""
         child = self.children.get(values)
         if child is None:
+            # Only at its first use: the look-up before it has found all others.
             if len(values) != len(self.label_names):
                 raise ValueError(f"{self.name} takes the labels {self.label_names}, not {values}")
             child = self.children[values] = self._make()

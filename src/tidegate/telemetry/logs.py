@@ -23,6 +23,7 @@ from tidegate.settings import Settings
 
 SERVICE = "tidegate"
 _WORD = re.compile(r"[!#-<>-~]+")
+# Blanks, quotes and = would make two fields of one for whoever takes the line apart.
 _BREAKS = re.compile(r'[ "=]|^$')
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
 _NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "ERROR"}
@@ -60,6 +61,7 @@ class Log:
     def _write(
         self, level: int, message: str, fields: dict[str, Any], *, exc_info: bool = False
     ) -> None:
+        # Asked first: fields are made on the way of calls, and most levels are off.
         if self._logger.isEnabledFor(level):
             self._logger.log(
                 level, message, extra={"fields": fields}, exc_info=exc_info, stacklevel=3
@@ -124,6 +126,7 @@ class JsonFormatter(_Formatter):
 
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
+        # A Secret is a str whose own text is shown by json; str() of it is "***".
         return str(value)
     return value if isinstance(value, int | float | bool | None) else str(value)
 
@@ -134,6 +137,7 @@ def quoted(value: Any) -> str:
     Whatever is not printable is escaped, so that a value can neither end the line nor colour it.
     """
     text = str(value)
+    # Nearly all values are one word of ASCII: decided without a look at Unicode.
     if _WORD.fullmatch(text) or (text.isprintable() and not _BREAKS.search(text)):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
@@ -181,11 +185,13 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path))
     root = logging.getLogger()
+    # Those of Gunicorn, Celery or an earlier call: a line must not be written twice.
     for handler in list(root.handlers):
         root.removeHandler(handler)
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
+    # Libraries tell at INFO of each request of theirs, with its whole address.
     root.setLevel(logging.WARNING)
     logging.getLogger(SERVICE).setLevel(
         logging.DEBUG if settings.debug else _LEVELS[settings.log_level]

@@ -25,6 +25,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Calls of plugins take from milliseconds to their limit of ten minutes.
 CALL_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# Installing takes seconds with a warm cache, and up to the tools' limit of ten minutes.
 INSTALL_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
 
 HTTP_REQUESTS: Final = CounterFamily(
@@ -105,6 +106,8 @@ class _Operation:
         }
 
 
+# Bounded: actions and plugins are named by callers. One that was dropped is looked up again, its
+# numbers stay in their families.
 _operation = lru_cache(maxsize=4096)(_Operation)
 
 
@@ -124,6 +127,7 @@ class Invocation:
 
     def finished(self, status: str) -> None:
         """The call ended as ``status``. Idempotent: the first one counts."""
+        # A call that is cancelled while it fails ends twice.
         if self._over:
             return
         self._over = True
@@ -218,11 +222,13 @@ def render(readings: Iterable[Reading] = (), totals: Totals | None = None) -> by
     """The text that /metrics/ serves: what was added up (this process's alone without ``totals``),
     then what was read elsewhere.
     """
+    # A process without siblings, or a test: its own counts are the sum.
     if totals is None:
         totals = Totals()
         own = snapshot()
         totals.add(own.grown)
         totals.add(own.current)
+    # New for each answer: the library's own registry adds series of the Python process.
     registry = CollectorRegistry()
     registry.register(_Families([*_added_up(totals), *_read(_with_figures(totals, readings))]))
     return generate_latest(registry)
@@ -237,6 +243,7 @@ def _with_figures(totals: Totals, readings: Iterable[Reading]) -> Iterator[Readi
     for figure in FIGURES:
         for values, numbers in totals.values.get(figure.name, {}).items():
             yield figure, values, numbers[0]
+    # Those read elsewhere last: figures of the host are nobody's to add up.
     yield from readings
 
 

@@ -64,6 +64,7 @@ class Sharing:
         until their last snapshot, then ``elsewhere``. Waits, and lets everybody else run: with
         hundreds of plugins the text alone takes a third of a second.
         """
+        # Here and not in the thread: counters are not made for being read while they change.
         own = metrics.snapshot(self._readings())
         name = self._file.name if self._file else ""
         work = (own, self._folder, name, elsewhere)
@@ -73,6 +74,7 @@ class Sharing:
     def _keep_writing(self) -> None:
         while True:
             gevent.sleep(EVERY)
+            # Not when something changed: under load that is always, and a second is fresh enough.
             self._write(_write_aside)
 
     def _write(self, by: Callable[[OwnFile, bytes], OSError | None]) -> None:

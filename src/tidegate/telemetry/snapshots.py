@@ -78,6 +78,7 @@ class OwnFile:
 
     def __init__(self, folder: Path, role: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
+        # A token: process ids come back, and are the same in two containers.
         self.name = f"{role}-{os.getpid()}-{secrets.token_hex(4)}"
         self._path = folder / f"{self.name}.json"
         self._written = b""
@@ -96,6 +97,7 @@ class OwnFile:
         """Replace the file whole. OSError when the disk is full or the folder gone."""
         draft = self._path.with_suffix(".tmp")
         draft.write_bytes(data)
+        # By a rename: readers take no lock.
         draft.replace(self._path)
         self._written = data
 
@@ -217,4 +219,5 @@ def _version(folder: Path) -> tuple[int, ...]:
         found = (folder / _GONE).stat()
     except FileNotFoundError:
         return ()
+    # Both: an inode's number is soon used again.
     return (found.st_ino, found.st_mtime_ns)

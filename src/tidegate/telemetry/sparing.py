@@ -39,5 +39,6 @@ class Sparing:
             self._unsaid += 1
             return None
         self._next += self._every
+        # How many were not said goes with the next line, so that a log never understates.
         unsaid, self._unsaid = self._unsaid, 0
         return unsaid
