@@ -135,6 +135,7 @@ def test_T_S10_a_blocked_address_learns_nothing_even_with_the_right_key(harness)
 TRIES = 10_000 if os.environ.get("TIDEGATE_TEST_SOAK") else 2_000
 
 
+@pytest.mark.stretched
 @pytest.mark.blocks_hub("thousands of requests in the process of the test")
 def test_T_S10_thousands_of_tries_are_answered_and_a_handful_compared(harness, monkeypatch):
     """One connection after another, as fast as it goes; the right key is among what is tried."""

@@ -185,10 +185,11 @@ class Provision:
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Unpacking is computation and much writing: not in the hub's thread.
             facts: dict[str, str] = _apart(_extract, (data, limit, parsed, temporary))
-            # Facts before the folder: together they mean that it is whole (_read_facts).
-            _facts_of(folder).write_text(json.dumps(facts), encoding="utf-8")
             if folder.exists():  # extracted by something else, or a marker was lost
                 _clear(folder)
+            # Facts before the folder: together they mean that it is whole (_read_facts). And not
+            # before that other one is gone: a host killed right here would take it for this.
+            _facts_of(folder).write_text(json.dumps(facts), encoding="utf-8")
             temporary.rename(folder)
         except OSError as error:
             _clear(temporary)

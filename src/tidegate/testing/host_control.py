@@ -66,6 +66,10 @@ class ScriptedHost:
         """The next calls of ``op`` fail with these, one each."""
         self._failures.setdefault(op, []).extend(errors)
 
+    def forgive(self, op: str) -> None:
+        """What of :meth:`fail` did not happen yet will not."""
+        self._failures.pop(op, None)
+
     @contextmanager
     def held(self, place: str) -> Iterator[Event]:
         """Calls wait at ``place`` (an op, or ``install:environment``) until the block ends.

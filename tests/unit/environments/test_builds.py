@@ -2,10 +2,12 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import gevent
 import pytest
@@ -184,6 +186,56 @@ def test_T_I2_twenty_requests_at_once_are_one_build(site):
     gevent.joinall(waiting, raise_error=True)
     assert len({one.value for one in waiting}) == 1
     assert sum(message.startswith("creating") for message in said) == 1
+
+
+ASKING = """
+import json, sys
+from pathlib import Path
+import gevent
+from tests.unit.environments.test_builds import MINOR
+from tidegate.environments import Environments
+from tidegate.settings import Settings
+given, environ, folder = json.loads(sys.argv[1])
+said = []
+environments = Environments(Settings.load(given), environ)
+print("ready", flush=True)
+sys.stdin.readline()
+waiting = [
+    gevent.spawn(
+        environments.ensure, Path(folder), python=MINOR, checksum="c",
+        user=f"{sys.argv[2]}-{number}", progress=lambda step, message: said.append(message),
+    )
+    for number in range(5)
+]
+gevent.joinall(waiting, raise_error=True)
+[key] = {one.value.key for one in waiting}
+print(json.dumps([key, sum(one.startswith("creating an environment") for one in said)]))
+"""
+
+
+def test_T_I2_twenty_requests_in_four_processes_are_one_build(site):
+    """As hosts that share a working path: a lock of the file system makes them one."""
+    folder = site.plugin("a")
+    given = {"TIDEGATE_HOME": str(site.settings.home.root), "PIP_VERBOSE": "false"}
+    told = json.dumps([given, site.environ, str(folder)])
+    script = site.root / "asking.py"
+    script.write_text(ASKING)
+    root = Path(__file__).parents[3]
+    askers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "gevent.monkey", str(script), told, str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    for one in askers:
+        assert one.stdout.readline() == "ready\n"
+    said = [json.loads(one.communicate("go\n")[0]) for one in askers]
+    assert [one.returncode for one in askers] == [0] * 4
+    assert len({key for key, _ in said}) == 1
+    assert sum(builds for _, builds in said) == 1
+    assert site.left_over() == []
 
 
 def test_another_process_that_builds_the_same_is_waited_for(site):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,11 +13,12 @@ import gevent
 import pytest
 from gevent import monkey
 
+from tests.faults.failing_calls import Failing, failing
 from tidegate.errors import EnvironmentFailed
 from tidegate.hosts import provision as provision_module
 from tidegate.hosts.provision import Provision
 from tidegate.ids import PluginIdentifier
-from tidegate.packages import build_package, open_package
+from tidegate.packages import Package, build_package, open_package
 from tidegate.settings import Settings
 
 PACKAGE = build_package(Path(__file__).parents[3] / "examples" / "hello")
@@ -46,6 +50,70 @@ def test_D_65_a_folder_that_was_left_half_extracted_is_made_anew(tmp_path: Path)
     assert {name for name in opened.names if not (folder / name).is_file()} == set()
     assert (folder / "main.py").read_bytes() == opened.read("main.py")
     assert [path.name for path in folder.parent.iterdir() if "tmp" in path.name] == []
+
+
+class Known:
+    """Nothing needs building, so that what was unpacked is taken as it is."""
+
+    def ensure(self, folder: Path, **given: Any) -> NoReturn:
+        raise EnvironmentFailed("not here")
+
+    def has(self, user: str) -> bool:
+        return True
+
+    def users(self) -> list[str]:
+        return []
+
+    def sweep(self) -> None:
+        """Nothing was built."""
+
+
+@pytest.mark.parametrize("before", ["nothing", "half a folder"])
+def test_T_I1_a_host_killed_at_any_call_of_unpacking_has_the_whole_plugin_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """From the N-th call on none does anything, and nobody cleans up: as if it were not there."""
+    opened = open_package(PACKAGE, limit=1 << 26)
+    identifier = str(opened.identifier)
+    clear = provision_module._clear
+
+    def unpacked(provision: Provision) -> None:
+        with pytest.raises(EnvironmentFailed):
+            provision.prepare(identifier, lambda step, text: None)
+
+    for nth in itertools.count(1):
+        home = tmp_path / str(nth)
+        settings = Settings.load({"TIDEGATE_HOME": str(home)})
+        folder = settings.working_path / opened.identifier.folder
+        if before != "nothing":
+            folder.mkdir(parents=True)
+            (folder / "main.py").write_text("half")
+        with failing(opened.identifier.checksum, nth, errno.EIO, lasting=True) as killed:
+            monkeypatch.setattr(provision_module, "_clear", _while_alive(clear, killed))
+            unpacked(Provision(settings, Blobs(), Known()))  # type: ignore[arg-type]
+            monkeypatch.setattr(provision_module, "_clear", clear)
+        host = Provision(settings, Blobs(), Known())  # type: ignore[arg-type]
+        host.sweep()
+        if host.is_built(identifier):
+            assert _whole(folder, opened), killed.failed
+        unpacked(host)
+        assert host.is_built(identifier)
+        assert _whole(folder, opened)
+        assert not list(folder.parent.glob(".tmp-*"))
+        if not killed.failed:
+            break
+    assert nth > 10
+
+
+def _while_alive(clear: Callable[[Path], None], killed: Failing) -> Callable[[Path], None]:
+    return lambda path: None if killed.failed else clear(path)
+
+
+def _whole(folder: Path, opened: Package) -> bool:
+    return all(
+        (folder / name).is_file() and (folder / name).read_bytes() == opened.read(name)
+        for name in opened.names
+    )
 
 
 def test_a_plugin_that_is_stopped_while_it_is_unpacked_leaves_nothing_at_work(
