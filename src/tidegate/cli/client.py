@@ -65,6 +65,8 @@ class Client:
         headers = {"X-Api-Key": self.target.key.reveal()}
         if kind:
             headers["Content-Type"] = kind
+        # A new one for each request: a command asks seldom, and a kept connection may have been
+        # ended meanwhile.
         connection = self._connection()
         try:
             connection.request(method, self._prefix + path, body, headers)
@@ -106,6 +108,7 @@ def reason(message: str) -> str:
     except ValueError:
         return message
     if isinstance(inner, dict) and "message" in inner:
+        # Dify's envelope has JSON in JSON, and an error of a plugin one layer more.
         return reason(str(inner["message"]))
     return message
 

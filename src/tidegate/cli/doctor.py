@@ -38,6 +38,7 @@ def command(as_json: bool) -> int:
 
 
 def _examine(settings: Settings) -> Iterator[dict[str, Any]]:
+    # Every check, whatever the one before said: a person mends all of them at once.
     for name, check in _CHECKS.items():
         try:
             says, state = check(settings), "ok"
@@ -78,6 +79,7 @@ def _keys(settings: Settings) -> str:
     path = settings.home.keys / "server.key"
     if not path.exists():
         raise Warned(f"{path} is not there yet: the first start makes it")
+    # It opens the api: whoever reads it can install plugins, and so run code as this user.
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise click.ClickException(f"{path} can be read by others: chmod 600 it")
     return str(path)

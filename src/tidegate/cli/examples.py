@@ -8,7 +8,6 @@ required, this installation just trusts one more key (``keys/trusted/examples.pe
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tidegate.cli.plugin import installing
 from tidegate.cli.show import Progress
 from tidegate.cli.target import Target, local_settings, takes_target
 from tidegate.packages import Package
+from tidegate.runtime.home import write_whole
 from tidegate.settings import Home, Settings
 
 _BITS = 3072
@@ -55,10 +55,9 @@ def _signing_key(home: Home) -> bytes:
     if not (private.exists() and trusted.exists()):
         trusted.parent.mkdir(mode=0o700, exist_ok=True)
         secret, public = packages.generate_key(bits=_BITS)
-        trusted.write_bytes(public)
-        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
+        # Each whole or not at all: half a file would be taken for a key at the next start.
+        write_whole(private, secret)
+        write_whole(trusted, public)
     return private.read_bytes()
 
 
@@ -72,6 +71,8 @@ def _bring(
     data = packages.sign(unsigned, key, "community")
     package = packages.open_package(data, limit=limit)
     identifier = str(package.identifier)
+    # The key stays and packing is repeatable, so the same folder has the same identifier at every
+    # start.
     if identifier in known:
         return package
     for row in installing.installed(client):

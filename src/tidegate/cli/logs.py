@@ -27,6 +27,7 @@ def command(name: str, follow: bool, lines: int) -> None:
             click.echo(f"{_name(home, path)}\t{path}")
         return
     path = _find(home, name)
+    # As bytes: a plugin's output may be no text at all.
     with path.open("rb") as file:
         for line in deque(file, maxlen=max(0, lines)):
             _show(line)
@@ -53,6 +54,8 @@ def _follow(path: Path, file: BinaryIO) -> None:
         for line in file:
             _show(line)
         time.sleep(_PAUSE)
+        # By the inode: the log is renamed when it is rotated, and our descriptor still reads the
+        # old one.
         if path.exists() and path.stat().st_ino != Path(f"/dev/fd/{file.fileno()}").stat().st_ino:
             with path.open("rb") as renewed:
                 _follow(path, renewed)

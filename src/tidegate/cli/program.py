@@ -80,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    # Before UsageError, which it is: help is not an error of one line.
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
         return MISUSED
@@ -92,6 +93,7 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(
             error.message, error.exit_code if isinstance(error, StartRefused) else FAILED
         )
+    # `tidegate logs x | head` ends like that.
     except BrokenPipeError:
         return FAILED
     return result if isinstance(result, int) else 0

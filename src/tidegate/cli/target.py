@@ -36,6 +36,7 @@ class Target:
 def local_settings() -> Settings:
     """Settings of this shell with the data folder filled in; SettingInvalid when one is wrong."""
     settings = Settings.load(os.environ)
+    # Not `prepare_home`, which makes it: a command that only asks must leave no folder behind.
     home = settings.tidegate_home or str(default_home(os.environ))
     return dataclasses.replace(settings, tidegate_home=os.path.abspath(os.path.expanduser(home)))
 

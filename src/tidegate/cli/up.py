@@ -24,6 +24,7 @@ from tidegate.runtime.supervise import launch_up
 def command(*, reload: bool, quiet: bool, show: bool, check: bool, examples: Path | None) -> None:
     """Start host, worker, beat and api, watch them, stop them in order on Ctrl-C."""
     chosen = {"--reload": reload, "--quiet": quiet, "--print": show, "--check": check}
+    # A process of its own: `up` imports nothing that it does not need for watching.
     after = [*script("tidegate"), "examples", str(examples)] if examples else []
     # Absolute before the roles start: their own folder is another one.
     if home := os.environ.get("TIDEGATE_HOME", "").strip():

@@ -36,6 +36,8 @@ class Archive:
 
     def __init__(self, data: bytes, *, limit: int) -> None:
         """Read the directory. ``limit`` (bytes) bounds the file and the sum of its contents."""
+        # The limit twice: the file for itself, since headers and names count as well, and what it
+        # says it unpacks to. That it does not lie is seen in `read`.
         if len(data) > limit:
             raise _too_large(limit)
         records, self.comment = read_records(data)
@@ -83,6 +85,7 @@ def _inflate(packed: memoryview, record: Record) -> bytes:
         content = inflater.decompress(packed, record.size + 1)
     except zlib.error as error:
         reject(f"{record.raw_name!r} is damaged: {error}")
+    # A stream that goes on behind its end would be another file's content to another program.
     if not inflater.eof or inflater.unused_data:
         reject(f"{record.raw_name!r} is damaged: it does not end where it should")
     return content

@@ -58,6 +58,7 @@ class AssetShelf:
 
 def _harmless(name: str, content: bytes) -> bytes:
     extension = _extension(name).lower()
+    # By the name: that is what whoever shows an icon goes by.
     if extension in _NO_ICONS:
         raise PackageRejected(f"the icon {name[:200]} is no image")
     return sanitised(name, content) if extension == ".svg" else content

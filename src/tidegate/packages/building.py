@@ -34,7 +34,9 @@ def build_package(
         raise PackageRejected(f"{folder} has no {MANIFEST}: it is no plugin's folder")
     if sum(map(len, files.values())) > limit:
         raise PackageRejected(_too_large(files, limit))
+    # In the order of bytes, on every machine: a folder's own order is that of its file system.
     data = write_archive({name: files[name] for name in sorted(files, key=str.encode)})
+    # Opened again as a server would: what packs and does not install helps nobody.
     _check(open_package(data, limit=limit))
     return data
 

@@ -53,6 +53,7 @@ def open_bundle(data: bytes, *, limit: int) -> list[Dependency]:
         archive = Archive(data, limit=limit)
         manifest = archive.read(MANIFEST) if MANIFEST in archive else None
     except PackageRejected as error:
+        # The same archive reader, but the person holds a bundle in hand.
         text = error.message.replace("difypkg", "difybndl").replace("plugin package", "bundle")
         raise PackageRejected(text, **error.details) from None
     if manifest is None:

@@ -42,6 +42,7 @@ def _compile(pattern: str) -> tuple[re.Pattern[str], bool]:
     folders_only = pattern.endswith("/")
     body = pattern.rstrip("/")
     anchored = "/" in body
+    # Translated by hand and not by fnmatch, whose `*` matches slashes.
     parts = re.split(r"(\*\*)", body.lstrip("/"))
     expression = "".join(_translate(part) for part in parts)
     # `a/**/b` also means `a/b`, `**/b` also means `b`.

@@ -22,6 +22,8 @@ _MOST_MARKS = 1_000_000
 
 def json_node(content: bytes, what: str) -> Node:
     """``content`` as a node; PackageRejected when it is no JSON, too deep or too much."""
+    # Counted in the bytes: decoding millions of empty objects is what takes the time and the
+    # memory.
     if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_MARKS:
         raise PackageRejected(f"{what} has too many values")
     try:
@@ -59,4 +61,5 @@ def _scalar(value: str | float | bool | None) -> Scalar:
         return Scalar(value, plain=False, tag="str", line=0)
     if isinstance(value, bool):
         return Scalar("true" if value else "false", plain=True, tag="", line=0)
+    # repr gives the shortest digits that read back as the same number.
     return Scalar("null" if value is None else repr(value), plain=True, tag="", line=0)

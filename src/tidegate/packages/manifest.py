@@ -165,6 +165,7 @@ def identifier_of(manifest: Manifest, checksum: str) -> PluginIdentifier:
     except InvalidIdentifier as error:
         raise _illegal(error.message) from None
     over = len(str(identifier)) - IDENTIFIER_LIMIT
+    # At upload and with the number: the database would say so in the middle of an installation.
     if over > 0:
         raise _illegal(
             f"author, name, version and checksum make an identifier of {IDENTIFIER_LIMIT + over} "
@@ -175,6 +176,7 @@ def identifier_of(manifest: Manifest, checksum: str) -> PluginIdentifier:
 
 def _check(values: Fields[str, Json], kinds: tuple[str, ...]) -> None:
     author, name, version = values["author"], values["name"], values["version"]
+    # Older daemons put the tenant there while a plugin was debugged, and Dify still reads it so.
     if _is_uuid(author):
         raise PackageRejected("cannot set author to an UUID")
     if not AUTHOR.fullmatch(author):
@@ -186,6 +188,8 @@ def _check(values: Fields[str, Json], kinds: tuple[str, ...]) -> None:
             f"plugin name must be alphanumeric and less than 128 characters: ^{NAME.pattern}$"
         )
     try:
+        # Dify's client parses every version of a list with this library, and one that it cannot
+        # parse empties the whole plugin page.
         Version(version)
     except InvalidVersion:
         raise _illegal(

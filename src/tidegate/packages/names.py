@@ -38,10 +38,13 @@ def decode_name(raw: bytes) -> str:
 def _fault_of(name: str) -> str:
     if not name or posixpath.normpath(name) == ".":
         return "is empty"
+    # Refused and not skipped: an unpacker that makes it would have a folder that we never looked
+    # at.
     if name.endswith("/"):
         return "is a directory entry: pack files only (`tidegate plugin package` does)"
     if _CONTROL.search(name):
         return "has a control character"
+    # On Windows each of these is another place. A package means the same wherever it is unpacked.
     if "\\" in name or name.startswith("/") or _DRIVE.match(name):
         return "is no relative path with `/` between its parts"
     segments = name.split("/")
@@ -90,4 +93,6 @@ def _fold(name: str) -> str:
     """What a case-blind, normalising file system would make of ``name``."""
     if name.isascii():
         return name.lower()
+    # Decomposed before folding and composed after it, since folding can bring back what
+    # normalising had removed.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())

@@ -95,6 +95,8 @@ class Package:
         for name, content in self._archive.contents():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            # Names were checked already. This holds also when somebody else works in that folder
+            # meanwhile.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with open(os.open(target, flags, 0o644), "wb") as file:
                 file.write(content)
@@ -133,6 +135,8 @@ class Package:
         found = {"en_US": "README.md"} if "README.md" in self._archive else {}
         for name in self.names:
             match = _README.fullmatch(name)
+            # English is README.md; a second one by the other way would depend on the order of
+            # files.
             if match and match[1] != "en_US":
                 found[match[1]] = name
         return found

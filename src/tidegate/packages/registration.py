@@ -63,6 +63,7 @@ def register(
     }
     declaration = dict(read.values) | {"verified": False} | kinds
     icons = _place_icons(declaration, assets)
+    # After the icons, which are remapped in place: what is filled in copies from the manifest.
     fill_defaults(declaration, kinds)
     return Registered(_identifier(read, declaration, tenant), declaration, icons)
 
@@ -72,6 +73,8 @@ def _manifest(content: bytes, kinds: tuple[str, ...]) -> Manifest:
         read = read_manifest(json_node(content, "the manifest"), kinds)
     except PackageRejected as error:
         raise _bad_manifest(error.message) from None
+    # The full rules, which a package need not hold: nothing is published yet, so a mistake can
+    # still be mended.
     faults = manifest_faults(read.values)
     if faults:
         raise _bad_manifest("; ".join(faults))
@@ -114,6 +117,7 @@ def _place_icons(declaration: dict[str, Json], assets: Mapping[str, bytes]) -> d
 
 
 def _identifier(read: Manifest, declaration: dict[str, Json], tenant: str) -> PluginIdentifier:
+    # With the tenant: two of them may debug the same plugin, and each gets its own sessions only.
     text = msgspec.json.encode(declaration) + tenant.encode()
     checksum = hashlib.sha256(text).hexdigest()
     try:

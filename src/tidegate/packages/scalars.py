@@ -65,11 +65,13 @@ def boolean_of(node: Scalar) -> bool:
 
 def number_of(text: str) -> int | float | None:
     """A number, or None when ``text`` is none. Whole floats become integers, as in JSON by Go."""
+    # YAML 1.1's way of writing large numbers, which the reference's reader takes.
     text = text.replace("_", "")
     if not text or len(text) > _LONGEST_NUMBER:
         return None
     if _INTEGER.fullmatch(text):
         value = _integer(text)
+        # What Go's reader can hold as an integer; beyond it, it reads a float.
         if -(1 << 63) <= value < 1 << 64:
             return value
     if _FLOAT.fullmatch(text):
@@ -91,6 +93,7 @@ def _integer(text: str) -> int:
 def _shortest(value: float) -> int | float:
     if not math.isfinite(value):
         raise ValueError("takes a number that JSON knows")
+    # 1e21 is where JavaScript and Go begin to write exponents.
     return int(value) if value.is_integer() and abs(value) < 1e21 else value
 
 

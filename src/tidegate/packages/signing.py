@@ -54,6 +54,7 @@ def sign(
         raise PackageRejected(f"category {category!r} is none of {', '.join(CATEGORIES)}")
     key = _read_private_key(private_key)
     stated = CategoryFile(authorized_category=category, tidegate_names=names_pin(package))
+    # In their order, the verification file last: the signature covers contents by position.
     names = [name for name in package.names if name != VERIFICATION_FILE]
     verification = msgspec.json.encode(stated)
     digests = [package.digests[name] for name in names] + [_sha256(verification)]

@@ -109,6 +109,7 @@ def _is_active(name: str, attributes: list[tuple[str, str]]) -> bool:
     local = _local(name)
     if local in _ANIMATIONS:
         targets = [value for key, value in attributes if _local(key) == "attributename"]
+        # An animation can set a link or a handler after the page was looked at.
         return any(_local(target).startswith(("href", "on")) for target in targets)
     return local in _ACTIVE_ELEMENTS
 
@@ -119,7 +120,10 @@ def _is_active_attribute(key: str, value: str) -> bool:
         return True
     if local in ("href", "src", "action", "formaction"):
         link = _SPACES.sub("", value)
+        # Only a scheme can be active: what has none is a place on the same server or in the same
+        # file.
         return ":" in link.split("/")[0] and not _is_harmless_link(link)
+    # Browsers skip blanks and control characters inside a scheme.
     return "javascript:" in _SPACES.sub("", value).lower()
 
 

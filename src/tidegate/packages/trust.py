@@ -112,6 +112,7 @@ def read_public_key(pem: bytes, source: str, *, official: bool = False) -> Trust
     PackageRejected says what is wrong with it.
     """
     try:
+        # Keys come by mail, with the line ends of somewhere else.
         key = serialization.load_pem_public_key(pem.replace(b"\r", b""))
     except (ValueError, UnsupportedAlgorithm):
         raise PackageRejected("is no public key in PEM form") from None
@@ -236,6 +237,8 @@ def _category_of(package: Package, signer: TrustedKey) -> tuple[str, bool] | str
     last = package.names[-1]
     named = VERIFICATION_FILE in package
     stated = _read_category(package, last)
+    # Its name, its place and its content belong together, or renaming could make another file the
+    # one that counts.
     if named != (last == VERIFICATION_FILE) or named != (stated is not None):
         return f"{VERIFICATION_FILE} is not the last file, or cannot be read"
     if stated is None:
@@ -246,6 +249,8 @@ def _category_of(package: Package, signer: TrustedKey) -> tuple[str, bool] | str
     if stated.tidegate_names and stated.tidegate_names != names_pin(package):
         return "its files were renamed after signing"
     category = stated.authorized_category
+    # Lowered and not refused: whoever signs for himself may well sign a copy of an official
+    # package.
     if category == LANGGENIUS and not signer.official:
         category = "community"
     return category, bool(stated.tidegate_names)

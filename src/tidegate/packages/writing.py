@@ -16,6 +16,7 @@ def write_archive(files: Mapping[str, bytes], *, comment: bytes = b"") -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.comment = comment
         for name, content in files.items():
+            # No times of the folder: two builds of the same files are the same package.
             entry = zipfile.ZipInfo(name, _TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix, wherever this runs: equal bytes

@@ -27,6 +27,7 @@ TEXT_PER_NODE = 256
 #: The parser compares each of these directives with all before it, and nothing interrupts it.
 _MOST_TAG_DIRECTIVES = 100
 
+# libyaml where it is built in: many times faster, and the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -79,6 +80,7 @@ def compose(content: bytes, file: str) -> Node | None:
     if len(content) > MOST_BYTES:
         raise PackageRejected(f"{file} is too large: {len(content)} bytes, at most {MOST_BYTES}")
     try:
+        # With the mark that some editors put in front.
         text = content.decode("utf-8-sig")
         if text.count("%TAG") > _MOST_TAG_DIRECTIVES:
             raise PackageRejected(f"{file} has more than {_MOST_TAG_DIRECTIVES} %TAG directives")
@@ -171,6 +173,8 @@ class _Composer:
     def _place(self, node: Node, line: int) -> None:
         top = self._open[-1]
         top.node.size += node.size
+        # While it grows and not at its end: an alias adds its whole size at once, without anything
+        # being copied.
         if top.node.size > MOST_NODES:
             self._refuse("has too many values (aliases written out)", line)
         if isinstance(top.node, Sequence):

@@ -78,6 +78,7 @@ def read_records(data: bytes) -> tuple[list[Record], bytes]:
     directory = _find_directory(data)
     if not 0 < directory.count <= MOST_ENTRIES:
         reject(f"{directory.count} entries, at most {MOST_ENTRIES} are taken")
+    # A reader that looks for the mark from the front would find another directory.
     if _END_MARK in data[directory.offset : directory.end]:
         reject("an end record inside the directory")
     headers = _read_central(data, directory)
@@ -99,6 +100,8 @@ def _find_directory(data: bytes) -> Directory:
         reject("bytes after the end record")
     if data[max(0, at - _LOCATOR64.size) : at][:4] == _LOCATOR64_MARK:
         end, values = _find_end64(data, at)
+        # Each field says the same or "see there": some readers prefer the short record, others the
+        # long one.
         if any(
             short not in (full, long)
             for short, long, full in zip(
@@ -114,6 +117,7 @@ def _find_directory(data: bytes) -> Directory:
         end = at
     if disk or start_disk or on_disk != count:
         reject("it is one part of several")
+    # Nothing may lie between the directory and its end, where a second one could be hidden.
     if offset + size != end:
         reject("the directory is not where the end record says")
     return Directory(offset, end, count, data[at + _END.size :])
@@ -152,6 +156,7 @@ def _central_header(data: bytes, at: int) -> tuple[Record, int]:
     extra = _extras(data[extra_at : extra_at + extra_length])
     packed, size, header = _widened(extra, [size, packed, header], disk)
     _check_header(name, flags, method, attributes, extra)
+    # Which of the two a reader takes is not written anywhere.
     if method == STORED and packed != size:
         reject(f"{name!r} has two sizes")
     record = Record(name, method, flags, crc, packed, size, header)
@@ -162,6 +167,8 @@ def _widened(extra: dict[int, bytes], fields: list[int], disk: int) -> tuple[int
     """(packed, size, header) with the zip64 values where a field says so, and nowhere else."""
     full = [index for index, value in enumerate(fields) if value == _FULL32]
     body = extra.get(_ZIP64_EXTRA, b"")
+    # Exactly the fields that are needed: readers take them by position, and one too many shifts
+    # the rest.
     if len(body) != 8 * len(full) + (4 if disk == _FULL16 else 0):
         reject("a zip64 field does not fit its header")
     for place, index in enumerate(full):
@@ -210,6 +217,8 @@ def _read_locals(data: bytes, headers: list[Record], directory_at: int) -> dict[
     """Where each content starts, by header offset; checks that nothing lies between them."""
     starts: dict[int, int] = {}
     expected = 0
+    # By position: overlaps (one content for many entries, the better bomb) and gaps show between
+    # neighbours.
     ordered = sorted(headers, key=lambda header: header.header)
     for header, following in zip(ordered, [*ordered[1:], None], strict=True):
         if header.header != expected:
@@ -237,6 +246,7 @@ def _check_local(data: bytes, header: Record) -> int:
     same = (
         data[at + _LOCAL.size : name_end] == header.raw_name
         and method == header.method
+        # Only those that change the reading: archivers differ in the others.
         and not (flags ^ header.flags) & _COMPARED_FLAGS
         and extra.get(_UNICODE_PATH_EXTRA, b"")[5:] in (b"", header.raw_name)
     )
@@ -252,6 +262,7 @@ def _same_sizes(header: Record, crc: int, packed: int, size: int, zip64: bytes |
             return False
         size, packed = (int.from_bytes(part, "little") for part in (zip64[:8], zip64[8:]))
     found, real = (crc, packed, size), (header.crc, header.packed, header.size)
+    # Zeros in front when the sizes come behind: that is what the flag announces.
     return found == real or (bool(header.flags & _DESCRIPTOR) and found == (0, 0, 0))
 
 

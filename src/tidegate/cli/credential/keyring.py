@@ -27,6 +27,7 @@ def opened() -> Iterator[tuple[Settings, Database]]:
     """The settings of this shell and the database that they lead to, with its tables."""
     from tidegate import storage
 
+    # Made where it is missing: credentials may be set before the first start.
     settings = prepare_home(os.environ)
     storage.migrate(settings)
     database = storage.Database(settings)

@@ -27,6 +27,7 @@ def command(tenant: str, as_json: bool) -> None:
         for row in rows:
             try:
                 keys = ", ".join(sorted(open_credentials(vault, row)))
+            # One row that cannot be opened must not hide the others.
             except SecretsUnavailable:
                 keys = "(made with another key)"
             shown.append(

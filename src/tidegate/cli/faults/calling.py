@@ -136,6 +136,7 @@ class Server:
     def _client_leave(self, stack: Any, *call: Any) -> Outcome:
         sock = self._raw(stack, *call)
         sock.recv(1 << 16)
+        # Closing then resets the connection instead of ending it.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return Outcome(OK, "reset after its first bytes")
 
@@ -182,6 +183,8 @@ class Server:
     def _connect(self, stack: contextlib.ExitStack, buffer: int = 0) -> socket.socket:
         plain = stack.enter_context(socket.socket())
         if buffer:
+            # Before connecting, when the window is agreed on: a large one would swallow what "not
+            # reading" is to stop.
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         plain.settimeout(self.patience)
         plain.connect((self._parts.hostname, self._parts.port or (443 if self._secure else 80)))

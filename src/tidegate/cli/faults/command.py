@@ -89,6 +89,8 @@ def _bring(client: Client, name: str, private_key: Path | None, progress: Progre
         copy = Path(folder) / name
         shutil.copytree(_FOLDER, copy)
         manifest = copy / "manifest.yaml"
+        # Twice the same plugin under two names: bystanders on the culprit's own process, and on
+        # another.
         manifest.write_text(manifest.read_text("utf-8").replace("name: badactor", f"name: {name}"))
         data = pack(copy)
     if private_key is not None:
@@ -105,6 +107,8 @@ def _run(pack: Pack, chosen: list[Actor], progress: Progress) -> list[Seen]:
     for number, actor in enumerate(chosen, 1):
         progress.step(f"{number} of {len(chosen)}: {actor.name} - {actor.did}")
         seen.append(pack.play(actor))
+        # For what the last one left behind to settle: its damage is not to be counted against the
+        # next.
         time.sleep(0.5)
     return seen
 

@@ -137,6 +137,8 @@ class Pack:
             while time.monotonic() < ends_at:
                 began = time.monotonic()
                 group.calls.append(self._server.call(plugin, "pid", {}))
+                # At a fixed rate while calls are quick; one that hangs is counted once, not ten
+                # times a second.
                 time.sleep(max(0.0, _PULSE - (time.monotonic() - began)))
 
         jobs = [*[stream] * self._streams, pulse]

@@ -46,6 +46,7 @@ def _requirements(folder: Path) -> Mapping[str, bytes]:
     if not locked or (folder / "requirements.txt").exists():
         return {}
     uv = local_settings().uv_path or _bundled_uv()
+    # Frozen: packing must not resolve anew and pack other versions than were tested.
     done = subprocess.run([uv, *_EXPORT], cwd=folder, capture_output=True, check=False)
     if done.returncode:
         raise click.ClickException(f"uv export: {done.stderr.decode(errors='replace').strip()}")

@@ -15,6 +15,8 @@ def command(filename: str) -> None:
     """Write FILENAME.private.pem (readable by you only) and FILENAME.public.pem."""
     private, public = f"{filename}.private.pem", f"{filename}.public.pem"
     for path in (private, public):
+        # Both before either is written: a new private key beside an old public one signs what
+        # nobody can verify.
         if os.path.exists(path):
             raise click.ClickException(f"{path} is there already: choose another --filename")
     secret, shared = packages.generate_key()

@@ -28,8 +28,11 @@ def command(key: Path, name: str) -> None:
     except PackageRejected as error:
         raise click.ClickException(f"{key} {error.message}") from None
     path = keys.path_of(settings, name or key.name.removesuffix(".pem").removesuffix(".public"))
+    # The same again is no mistake; another key under a known name would silently replace whom one
+    # trusts.
     if path.exists() and path.read_bytes() != content:
         raise click.ClickException(f"another key is called {path.stem}: give --name")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whole or not at all: every upload reads this folder.
     write_whole(path, content)
     click.echo(f"{path.stem}: trusted, SHA-256 {read.fingerprint}")

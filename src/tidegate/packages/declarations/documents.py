@@ -38,6 +38,7 @@ class Documents:
 
     def node(self, name: str) -> Node | None:
         """The composed document; PackageRejected when the file is missing or no YAML."""
+        # As names in the archive are: `./tools/a.yaml` is the same file.
         path = posixpath.normpath(name)
         if path not in self._archive:
             raise PackageRejected(f"{name[:200]} is named in the package but not in it")
