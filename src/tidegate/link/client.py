@@ -81,11 +81,13 @@ class _Connection:
 
     def open(self, body: bytes | Pieces, sink: Sink) -> ClientCall:
         self._last = number = self._last + 1
+        # Before it is sent: the answer may come within this turn.
         self.sinks[number] = sink
         self._queue(encode(Kind.OPEN, number, body))
         return ClientCall(self, number)
 
     def cancel(self, number: int) -> None:
+        # Only what is open: the host counts a CANCEL after its END as late.
         if self.sinks.pop(number, None) is not None:
             self._more.pop(number, None)
             self._queue(encode(Kind.CANCEL, number))
@@ -142,8 +144,7 @@ class _Connection:
         error = HostLost(f"host lost: {reason}").as_json()
         sinks, self.sinks = self.sinks, {}
         for sink in sinks.values():
-            sink.fail(error)
-            sink.finish()
+            _end(sink, error)
         self._owner.lost(self)
 
     def _broken(self) -> None:
@@ -157,8 +158,8 @@ class _Connection:
         sink = self.sinks.get(number)
         if sink is not None:
             self.cancel(number)
-            sink.fail(CallFailed("what the host sent for this call was not understood").as_json())
-            sink.finish()
+            told = CallFailed("what the host sent for this call was not understood")
+            _end(sink, told.as_json())
 
     def _take(self, number: int, kind: int, flags: int, body: bytes) -> None:
         if kind == Kind.NOTICE:
@@ -178,10 +179,20 @@ class _Connection:
         elif kind == Kind.ERROR:
             sink.fail(body)
         elif kind == Kind.END:
+            # Told first: one that fails in it is still known, and gets an end of its own.
             sink.finish()
             self.sinks.pop(number, None)
         else:
             raise FrameError(f"a server does not send kind {kind}")
+
+
+def _end(sink: Sink, error: bytes) -> None:
+    try:
+        sink.fail(error)
+        sink.finish()
+    except Exception:
+        # A defect of ours at one end must not leave the others without theirs.
+        log.exception("the end of a call was not understood")
 
 
 @final
@@ -246,6 +257,8 @@ class LinkClient:
         connection = self._connection
         if connection is not None and connection.alive and not connection.exhausted:
             return connection
+        # One dials, the others wait for it and look again: a host that comes back must not be
+        # met by a connection for each call.
         with self._connecting:
             connection = self._connection
             if connection is None or not connection.alive or connection.exhausted:
@@ -253,19 +266,27 @@ class LinkClient:
             return connection
 
     def _connect(self) -> _Connection:
-        if self._closed:
-            raise HostLost("this process stops")
+        self._require_open()
         try:
             sock = self._dial()
         except (OSError, TimeoutError) as error:
             raise HostLost(
                 f"no host answers at {self._address}: {error}; is `tidegate host` running?"
             ) from error
+        try:
+            self._require_open()
+        except HostLost:  # closed while this dialled: nobody would close what it has got
+            sock.close()
+            raise
         connection = _Connection(self, sock)
         greenlet = gevent.spawn(connection.run)
         self._readers.add(greenlet)
         greenlet.link(self._readers.discard)
         return connection
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise HostLost("this process stops")
 
     def _dial(self) -> gsocket.socket:
         if isinstance(self._address, Path):

@@ -172,6 +172,33 @@ def test_a_host_that_ends_ends_every_call_typed(client, handler, server):
         client.open(head(), b"", Collector())
 
 
+def test_a_defect_at_one_calls_end_leaves_the_others_theirs(client, handler, server):
+    broken, healthy = Collector(), Collector()
+    broken.finish = lambda: 1 / 0
+    client.open(head("silent"), b"", broken)
+    client.open(head("silent"), b"", healthy)
+    wait_for(lambda: len(handler.calls) == 2)
+    server.stop()
+    assert healthy.ended.wait(5)
+    wait_for(lambda: not client.connected)
+
+
+def test_a_client_that_is_closed_while_it_dials_keeps_no_connection(server, tmp_path, monkeypatch):
+    client = LinkClient(tmp_path / "host.sock", key=KEY, on_notice=bytes)
+    dial = client._dial
+
+    def closed_meanwhile():
+        sock = dial()
+        client.close()
+        return sock
+
+    monkeypatch.setattr(client, "_dial", closed_meanwhile)
+    with pytest.raises(HostLost, match="stops"):
+        client.connect()
+    assert not client.connected
+    wait_for(lambda: server.connections == 0)
+
+
 def test_notices_reach_every_connection(client, server):
     client.connect()
     wait_for(lambda: server.connections == 1)
