@@ -26,6 +26,7 @@ from tidegate.api.record import Record, StartResponse
 from tidegate.api.streaming import OpenStreams, SocketStream, headers_of
 from tidegate.api.transmit import answer_on, hang_up
 from tidegate.doors.envelope import NOT_FOUND, failure
+from tidegate.doors.route_table import RouteTable
 from tidegate.doors.routes import (
     Answer,
     BodyLimit,
@@ -33,7 +34,6 @@ from tidegate.doors.routes import (
     Kind,
     Response,
     Route,
-    RouteTable,
     StreamResponse,
     Takeover,
 )

@@ -15,7 +15,7 @@ from tidegate.doors.dify import Dispatcher, dify_routes
 from tidegate.doors.dify.debugging import debugging_routes
 from tidegate.doors.dify.serverless import serverless_routes
 from tidegate.doors.openapi import OpenApiDoor
-from tidegate.doors.routes import RouteTable
+from tidegate.doors.route_table import RouteTable
 from tidegate.doors.services import Services
 from tidegate.installs import Catalogue, Installer, LinkedHost, StoredPackages
 from tidegate.jobs import Sender

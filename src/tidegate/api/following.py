@@ -18,7 +18,8 @@ import socket
 from typing import Any, Final, final
 
 from tidegate.api.transmit import hang_up
-from tidegate.doors.routes import Kind, RouteTable
+from tidegate.doors.route_table import RouteTable
+from tidegate.doors.routes import Kind
 
 try:
     import gunicorn_h1c as parser

@@ -4,7 +4,8 @@
 Dify's JSON; ``dify`` is the door of Dify's API server.
 """
 
-from tidegate.doors.routes import Request, Response, Route, RouteTable, StreamResponse
+from tidegate.doors.route_table import RouteTable
+from tidegate.doors.routes import Request, Response, Route, StreamResponse
 from tidegate.doors.services import Services
 
 __all__ = ["Request", "Response", "Route", "RouteTable", "Services", "StreamResponse"]

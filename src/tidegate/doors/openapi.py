@@ -16,7 +16,8 @@ import msgspec
 
 from tidegate import __version__
 from tidegate.doors.binding import REQUIRED, Form
-from tidegate.doors.routes import Auth, BodyRule, Kind, Request, Response, Route, RouteTable
+from tidegate.doors.route_table import RouteTable
+from tidegate.doors.routes import Auth, BodyRule, Kind, Request, Response, Route
 
 PATH: Final = "/openapi.json"
 _REF: Final = "#/components/schemas/{name}"

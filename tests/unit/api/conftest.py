@@ -13,6 +13,7 @@ from gevent.event import Event
 from tidegate.api.application import Application, Load
 from tidegate.api.streaming import OpenStreams
 from tidegate.doors.dify.opening import before_head, error_event
+from tidegate.doors.route_table import RouteTable
 from tidegate.doors.routes import (
     Auth,
     BodyRule,
@@ -21,7 +22,6 @@ from tidegate.doors.routes import (
     Request,
     Response,
     Route,
-    RouteTable,
     StreamResponse,
 )
 from tidegate.runtime.drain import Drain

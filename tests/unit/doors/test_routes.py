@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.doors.requests import make_request
-from tidegate.doors.routes import Request, Response, Route, RouteTable
+from tidegate.doors.route_table import RouteTable
+from tidegate.doors.routes import Request, Response, Route
 
 
 def route(method: str, pattern: str) -> Route:
