@@ -35,6 +35,7 @@ def stage() -> Stage:
 
 def patch(command: str) -> None:
     """Apply the third-party patches and enter PATCHED. Called by each role before its imports."""
+    # First: what the imports below allocate is already under it.
     give_back_big_blocks()
     patches.apply_third_party_patches(command)
     _STAGE["now"] = Stage.PATCHED

@@ -40,6 +40,7 @@ def begin() -> Settings:
     # About pickled messages run as root: ours are JSON, and a container's user is often root.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     with launcher.refusals_end_the_process():
+        # Judged later, in worker_init: `celery inspect` comes through here as well, unpatched.
         if not patches.missing_patches():
             patches.rebind_celery_imports()
             boot.patch(_EITHER)
@@ -97,6 +98,7 @@ def _require_accepted(application: Any, role: str) -> None:
 
 
 def _require_gevent_pool(pool: Any) -> None:
+    # By what it is and not by its name: `-P custom` may name any class.
     real = get_implementation(pool)
     if not (isinstance(real, type) and issubclass(real, TaskPool)):
         raise PatchRefused(

@@ -61,11 +61,13 @@ class Drain:
         Callbacks run in the caller's greenlet, one after the other, and must not wait.
         """
         ends_at = self._clock.monotonic() + max(0.0, grace_seconds)
+        # Never longer: streams have arranged themselves with the first word.
         if self._ends_at is not None and self._ends_at <= ends_at:
             return
         if self._ends_at is None:
             self._began_at = self._clock.monotonic()
         self._ends_at = ends_at
+        # A copy: a stream that ends takes itself out.
         for callback in list(self._callbacks.values()):
             callback(self.remaining)
 
@@ -77,6 +79,7 @@ class Drain:
         """
         number = next(self._numbers)
         self._callbacks[number] = callback
+        # At once: it was opened by a request that was on its way.
         if self.draining:
             callback(self.remaining)
         return lambda: self._forget(number)

@@ -41,6 +41,7 @@ def fingerprint(role: str) -> dict[str, Any]:
 
     A process that never booted as ``role`` says so: runner and pool are empty.
     """
+    # Not refused: whoever asks wants to know just that.
     if role not in _REPORTED:
         report(role, runner="", pool="", workers=0)
     return dict(_REPORTED[role])
@@ -55,6 +56,7 @@ def forget(role: str, home: Home) -> None:
     """Remove ``run/<role>.json`` if this process wrote it. Called when the role ends."""
     path = home.run / f"{role}.json"
     try:
+        # After a quick restart it may be the next one's.
         if json.loads(path.read_bytes())["pid"] == os.getpid():
             path.unlink()
     except (FileNotFoundError, ValueError, KeyError):

@@ -42,12 +42,16 @@ _ROUNDS = 200
 def main(command: list[str]) -> None:
     """Run ``command`` under guard; ends as it ends. Does not return."""
     if _FILE not in os.environ:
+        # Once, by becoming itself anew: the old environment stays readable in /proc as long as the
+        # process lives.
         _put_away(command)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signals = set(_FORWARDED) | {signal.SIGCHLD}
+    # Before the child is there: one that ends at once, or a signal in between, is waiting then.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     environ = {**os.environ, _PARENT: str(os.getpid())}
     child = os.posix_spawn(command[0], command, environ, setsigmask=[])
+    # The child has it; kept here, the secrets would be readable through /proc/<guard>/fd.
     os.close(int(os.environ[_FILE]))
     status = _wait_for(child, signals)
     _kill_what_is_left()
@@ -66,6 +70,7 @@ def enter() -> None:
         os.environ.update(_take_up(int(file)))
     if parent:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # It died before prctl was called, and never sends the signal.
         if os.getppid() != int(parent):
             os._exit(1)
 
@@ -112,6 +117,8 @@ def _wait_for(child: int, signals: set[signal.Signals]) -> int:
             continue
         while True:
             try:
+                # All that have ended: several deaths may be one SIGCHLD. This process has no other
+                # code that waits.
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
@@ -139,6 +146,7 @@ def _kill_what_is_left() -> None:
 def _end_as(status: int) -> None:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
+        # As PROGRAM ended: whoever watches the guard reads the same status.
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

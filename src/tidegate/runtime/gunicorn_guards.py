@@ -97,6 +97,7 @@ def boot_worker(worker: Any, settings: Settings) -> None:
         workers=worker.cfg.workers,
         reload=bool(worker.cfg.reload),
     )
+    # On the listener: what it accepts has them without a call per connection.
     for listener in worker.sockets:
         keep_alive(listener, settings.tidegate_client_silence)
     # Here, not above: nothing may be imported before the patch reached it.
@@ -132,6 +133,7 @@ def share_log(gunicorn_log: Any, settings: Settings) -> None:
     configure_logging(settings)
     for handler in list(gunicorn_log.error_log.handlers):
         gunicorn_log.error_log.removeHandler(handler)
+    # To the root, where our handlers are: two formats in one stream are read by nobody.
     gunicorn_log.error_log.propagate = True
 
 

@@ -27,6 +27,7 @@ from tidegate.settings import Home, Secret, Settings
 
 #: Longest path of a unix socket on Linux, without the closing zero.
 SOCKET_PATH_LIMIT = 107
+# One secret, a key per use: what leaks of one opens nothing else.
 _LINK_LABEL = b"tidegate link v1"
 _SESSION_LABEL = b"tidegate session v1"
 # SHA-256 of the keys that Dify's sample files publish.
@@ -45,6 +46,7 @@ def prepare_home(environ: Mapping[str, str]) -> Settings:
     settings = Settings.load(environ)
     root = settings.tidegate_home or str(default_home(environ))
     settings = dataclasses.replace(settings, tidegate_home=str(Path(root).expanduser().absolute()))
+    # Before a folder is made: what is refused leaves nothing behind.
     _refuse_published(settings)
     _make_folders(settings.home)
     if not settings.server_key.reveal():
@@ -87,6 +89,7 @@ def link_socket(settings: Settings) -> Path:
 
 def take_lock(home: Home, name: str, refusal: str) -> IO[str]:
     """Hold ``run/<name>.lock`` while the answer lives; StartRefused(refusal + pid) when taken."""
+    # Not truncated by opening: the pid in it is the owner's until the lock is ours.
     lock = (home.run / f"{name}.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,6 +109,7 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            # Before there is anything in it.
             os.fchmod(handle, mode)
             file.write(data)
         os.replace(name, path)
@@ -119,6 +123,7 @@ def _make_folders(home: Home) -> None:
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (home.run, home.logs, home.keys):
             folder.mkdir(mode=0o700, exist_ok=True)
+            # Tried, not asked for: access() knows nothing of a full or read-only file system.
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
@@ -134,6 +139,7 @@ def _cannot_write(home: Home, error: OSError) -> StartRefused:
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
+    # lstat: /tmp is everybody's, and a link there may lead into a folder of somebody else.
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise StartRefused(
@@ -157,6 +163,7 @@ def _server_key(home: Home) -> Secret:
 
 def _offer(path: Path, key: str) -> None:
     """Put ``key`` at ``path`` unless somebody was faster: all roles then read the same one."""
+    # A link fails where a rename would replace: the key that another role has read stays the key.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     write_whole(draft, key.encode())
     try:

@@ -55,6 +55,7 @@ def launch(role: str, argv: Sequence[str]) -> NoReturn:
 
     Ends by exec, or by SystemExit: 0 after ``--print`` and ``--check``, 78 when refused.
     """
+    # Ours are taken out; all else is the program's, and judged by its guards.
     wanted = [word for word in argv if word not in ("--print", "--check")]
     with refusals_end_the_process():
         settings = prepare_home(os.environ)
@@ -66,6 +67,7 @@ def launch(role: str, argv: Sequence[str]) -> NoReturn:
         if "--check" in argv:
             print(shlex.join(command))
             raise SystemExit(0)
+        # Absolute from here on: the program may change its working folder.
         os.environ["TIDEGATE_HOME"] = settings.tidegate_home
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606 - the command is ours

@@ -36,6 +36,7 @@ _LOCK = threading.Lock()
 def patched_modules() -> list[str]:
     """Names of the standard modules that gevent replaced in this process, sorted."""
     state = sys.modules.get("gevent.monkey")
+    # gevent's own record: flags of ours would say what was meant, not what was done.
     saved: dict[str, Any] = getattr(state, "saved", {})
     return sorted(name for name in saved if not name.startswith("_"))
 
@@ -112,6 +113,7 @@ def rebind_celery_imports() -> None:
     locks, which wakes Celery's lazy module, which imports kombu: half way through the patch.
     ``kombu.utils.functional.sleep`` would block the hub in every reconnect.
     """
+    # A list first: setting a name changes the tables that are walked over.
     for module, name, owner, attribute in list(_originals()):
         if module.__name__.partition(".")[0] in _CELERY_ROOTS:
             setattr(module, name, getattr(sys.modules[owner], attribute))

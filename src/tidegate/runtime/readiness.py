@@ -63,6 +63,7 @@ class AnswersHealth:
                 self._open = socket.create_connection(self._address, timeout=0.2)
                 self._open.sendall(_QUESTION)
                 self._open.setblocking(False)
+            # Enough for the status line; the rest goes with the connection.
             answer = self._open.recv(64)
         except BlockingIOError:
             return False

@@ -76,6 +76,7 @@ def run(
     run` installs its examples by it). StartRefused when another one runs on this data folder, or
     when migrations fail.
     """
+    # Before anything is checked: two that start at once would both find the port free.
     lock = take_lock(settings.home, "up", "`tidegate up` runs already")
     for name in START_ORDER:
         launcher.check(name, settings)
@@ -137,6 +138,8 @@ class Supervisor:
         grace = self._settings.tidegate_grace
         _say(f"stopping {', '.join(STOP_ORDER)}; running calls get up to {grace:g} s")
         ends_at = time.monotonic() + grace + _SLACK
+        # Callers first: a stream of the api is ended by a word of its own, not by a host that is
+        # gone.
         for name in STOP_ORDER:
             self._stop_one(self._roles[name], ends_at)
         for role in self._roles.values():
@@ -166,6 +169,7 @@ class Supervisor:
         code = role.ended(now)
         if code is not None:
             self._forget(output)
+            # Before it is started again: what it left may hold its port or its socket.
             _kill_orphans(keep=self._own_pids())
             self._judge(role, code, now)
         elif role.state is State.DOWN and now >= role.starts_at:
@@ -175,6 +179,8 @@ class Supervisor:
 
     def _judge(self, role: Role, code: int, now: float) -> None:
         log = self._settings.home.logs / f"{role.name}.log"
+        # What never worked does not work the next time: loud at once, instead of a loop that looks
+        # like life.
         if not role.was_ready or code == StartRefused.exit_code or role.deaths >= DEATHS:
             _say(f"{role.name} cannot be kept running ({_exit_text(code)}): see {log}")
             if role.last_line:
@@ -187,6 +193,7 @@ class Supervisor:
 
     def _own_pids(self) -> set[int]:
         guest = {self._guest.pid} if self._guest and self._guest.poll() is None else set()
+        # The guest as well: it is a child like any other, and no orphan.
         return {role.pid for role in self._roles.values()} | guest
 
     def _announce(self) -> None:
@@ -221,6 +228,8 @@ class Supervisor:
         reader, writer = os.pipe()
         for end in (reader, writer):
             os.set_blocking(end, False)
+        # A signal is a byte in a pipe, which the one selector waits on: none is lost between a look
+        # and the next.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)

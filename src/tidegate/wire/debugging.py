@@ -129,6 +129,8 @@ class Registration:
 
     def _next_line(self) -> bytes | None:
         limit = MOST_LINE if self.stage is Stage.REGISTERING else MOST_BEFORE_KEY
+        # From where the last look ended: a line of 16 MiB in small pieces would be searched a
+        # thousand times.
         end = self._held.find(b"\n", self._looked)
         if (len(self._held) if end < 0 else end) > limit:
             raise RegistrationRefused(f"registration failed: a line is over {limit} bytes")
@@ -193,6 +195,7 @@ class Registration:
                 f"{words} register failed, invalid {words} declaration: {error}"
             ) from None
         if listed:
+            # A copy of its own: a view would keep the whole line.
             self.providers[kind] = bytes(listed[0])
 
     def _asset(self, data: msgspec.Raw) -> None:
@@ -204,6 +207,7 @@ class Registration:
             raise RegistrationRefused(
                 "transfer assets failed, error: a chunk needs a plain filename and data"
             )
+        # Before it is decoded. By the length of the text, a third more: close enough for a limit.
         if self._asset_bytes + len(chunk.data) > MOST_ASSETS:
             raise RegistrationRefused("assets too large, at most 50MB")
         self._keep(chunk.filename, _decoded(chunk.data))
@@ -231,5 +235,6 @@ def _decoded(text: str) -> bytes:
 
 def refusal_line(error: RegistrationRefused) -> bytes:
     """The one line of text that reaches the developer's terminal."""
+    # Its newlines as blanks: one line is all that the SDK reads.
     text = " ".join(error.message.split())
     return text.encode("utf-8", "replace")[:2000] + b"\n"

@@ -20,6 +20,8 @@ from tidegate.wire.session import UNREADABLE
 
 SPLIT: Final = frozenset({"invoke_text_embedding", "get_text_embedding_num_tokens"})
 _SETTING: Final = "MAX_SERVERLESS_REQUEST_BYTES"
+# Of one model all batches have these in common; where they differ somebody would pay a price that
+# nobody named.
 _SAME: Final = ("model", "unit_price", "price_unit", "currency")
 _SUMMED: Final = ("tokens", "total_tokens")
 
@@ -55,12 +57,15 @@ def split(action: str, line: bytes, limit: int) -> list[Batch]:
     MessageTooLarge when even one text is too large for a call.
     """
     request, data, texts = _opened(line)
+    # What each batch costs without texts; then sizes are added up instead of encoding again and
+    # again.
     base = len(_closed(request, data, []))
     if base > limit:
         raise too_large(action, base, limit)
     batches: list[list[Raw]] = [[]]
     size = base
     for index, one in enumerate(texts):
+        # The comma before it, but for the first of a batch.
         length = len(bytes(one)) + bool(batches[-1])
         if base + len(bytes(one)) > limit:
             raise too_large(action, base + len(bytes(one)), limit, index)
@@ -82,6 +87,7 @@ def _opened(line: bytes) -> tuple[dict[str, Raw], dict[str, Raw], list[Raw]]:
 
 
 def _closed(request: dict[str, Raw], data: dict[str, Raw], texts: list[Raw]) -> bytes:
+    # Texts as the bytes that came: decoded and encoded they might be longer than was counted.
     inner = {**data, "texts": Raw(b"[" + b",".join(map(bytes, texts)) + b"]")}
     return _encode({**request, "data": Raw(_encode(inner))})
 
@@ -144,6 +150,7 @@ def _merged_embeddings(
 def _unlike(first: dict[str, Any], other: dict[str, Any]) -> str:
     """Why two answers cannot be one; empty when they can."""
     usage = other.get("usage")
+    # Some of it would be wrong by default: a price of nothing is worse than an error.
     needed = (*_SUMMED, "total_price", "latency", *_SAME[1:])
     if not isinstance(usage, dict) or any(name not in usage for name in needed):
         return "missing_usage_field"
@@ -164,7 +171,9 @@ def _merged_usage(usages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _sum_of_prices(prices: Sequence[Any]) -> str:
     try:
+        # Prices are texts of decimals: as floats, a thousand batches would not add up.
         return format(sum(Decimal(str(price)) for price in prices), "f")
+    # A plugin's price may be any text; it is worth no call.
     except InvalidOperation:
         return "0"
 

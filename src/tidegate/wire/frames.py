@@ -86,6 +86,8 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Every frame that is whole now. FrameError when the peer speaks something else."""
+        # Kept in pieces until a frame is whole: a join for each read would copy a megabyte four
+        # times.
         if self._rest:
             self._rest.append(data)
             self._missing -= len(data)
@@ -98,6 +100,7 @@ class FrameReader:
         offset, size = 0, len(data)
         while size - offset >= HEADER_SIZE:
             length, number, kind, flags, _ = unpack(data, offset)
+            # Whoever is out of step, or speaks HTTP, is found by his first header.
             if length > FRAME_MAX or not 1 <= kind <= 6:
                 raise FrameError(f"no frame: kind {kind}, length {length}")
             end = offset + HEADER_SIZE + length

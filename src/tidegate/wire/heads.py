@@ -64,8 +64,10 @@ def decode_open(body: bytes | Pieces) -> tuple[PluginHead | HostHead, bytes | Pi
     A body in pieces must have the whole head in its first one.
     """
     if isinstance(body, bytes):
+        # The head is JSON on one line, so the first newline ends it, whatever the payload holds.
         head, _, payload = body.partition(b"\n")
         return _decoder.decode(head), payload
     first = bytes(body[0])
     head, _, rest = first.partition(b"\n")
+    # A view: the rest of the first piece is up to a frame long.
     return _decoder.decode(head), (memoryview(first)[len(first) - len(rest) :], *body[1:])

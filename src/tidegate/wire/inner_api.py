@@ -80,10 +80,12 @@ class FrameReader:
 
     def _length(self) -> int:
         magic, header, length = _HEAD.unpack_from(self._buffer)
+        # A page of a proxy begins otherwise: found here, not after a length of "<htm" bytes.
         if magic != MAGIC:
             raise InnerApiError(f"magic number mismatch: {magic}")
         if header != HEADER_LENGTH:
             raise InnerApiError(f"header length mismatch: {header}")
+        # Before anything of it is kept: the length alone could ask for four gigabytes.
         if length > self._limit:
             raise InnerApiError(f"data length is too long: {length}, over {self._limit} bytes")
         return int(length)
@@ -102,6 +104,7 @@ def reply_data(text: bytes, *, twice: bool = False) -> bytes:
     try:
         reply = _decode_reply(text)
         data = bytes(reply.data)
+        # Not an error that looks like one: its text would be lost with the outer envelope.
         if twice and not reply.error and data.startswith(b"{"):
             data = bytes(_decode_reply(data).data)
     except UNREADABLE as error:
@@ -146,6 +149,7 @@ def _is_empty(value: Raw | None) -> bool:
 def request_body(fields: dict[str, Raw], *, tenant: str, user: str, type: str) -> bytes:
     """The body for Dify: ``fields`` as they came, but who asks for what is ours to say."""
     ours = {"tenant_id": tenant, "user_id": user, "type": type}
+    # Ours last: a plugin that names another tenant or user in its request is overruled.
     return _encode({**fields, **{name: Raw(_encode(value)) for name, value in ours.items()}})
 
 

@@ -33,6 +33,7 @@ def cut(pieces: Iterable[bytes | memoryview], limit: int) -> Iterator[list[bytes
     group: list[bytes | memoryview] = []
     room = limit
     for piece in pieces:
+        # Views only: a frame's body is cut from where it lies.
         while len(piece) > room:
             view = memoryview(piece)
             group.append(view[:room])

@@ -99,6 +99,8 @@ def canonical(name: str) -> str:
 def escaped_path(raw_target: str, prefix: str, decoded: str) -> str:
     """What follows ``prefix`` in the target as it came; else ``decoded``, escaped anew."""
     raw = raw_target.partition("?")[0]
+    # As it came, where that is clean: what is decoded and escaped again is not always the same
+    # path.
     if raw.startswith(prefix + "/") and _PATH.fullmatch(raw):
         return raw[len(prefix) :]
     return "/" + quote(decoded, safe="/:@!$&'()*+,;=~-._")
@@ -112,6 +114,7 @@ def sorted_query(query: str) -> str:
 
 
 def _pair(part: str) -> tuple[bytes, bytes] | None:
+    # As Go reads a query: a semicolon was a separator once, and guessing is how filters are passed.
     if not part or ";" in part or _BAD_ESCAPE.search(part):
         return None
     key, _, value = part.partition("=")

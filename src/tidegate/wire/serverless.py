@@ -59,6 +59,7 @@ def sign_session(key: bytes, session: str) -> str:
 def is_signed(key: bytes, text: str) -> bool:
     """Whether ``text`` was made by :func:`sign_session` with this key."""
     session, dot, mark = text.rpartition(".")
+    # As bytes: compare_digest refuses text that is not ASCII, and this comes from outside.
     return bool(dot) and hmac.compare_digest(mark.encode(), _mark(key, session).encode())
 
 
@@ -69,6 +70,7 @@ def _mark(key: bytes, session: str) -> str:
 def with_session(line: bytes, session: str, signed: str) -> bytes:
     """A request line with its session id replaced. It begins with that id (wire/session)."""
     head = b'{"session_id":' + _encode(session)
+    # By its place and not by a search: the payload may hold the same words.
     if not line.startswith(head):
         raise ValueError("a request line begins with its session id")
     return b'{"session_id":' + _encode(signed) + line[len(head) :]
@@ -107,6 +109,7 @@ def response_failure(
     ok = 200 <= status < 300
     if ok and not kind:
         return None
+    # A 2xx body is the session's answer and must not be eaten for a reason.
     found = _Reason() if ok else _reason_in(body)
     kind = kind or found.errorType or ("Lambda runtime error" if ok else f"{status} {reason}")
     request = headers.get("x-amzn-requestid") or found.requestId
@@ -235,6 +238,7 @@ def read_instances(body: bytes) -> Function | None:
         answer = None
     if not isinstance(answer, dict):
         raise ConnectorFailed(f"the connector's answer is no JSON object: {_shown(body)}")
+    # Their case is not the same everywhere: `items`, but `Endpoint` and `Name`.
     keys = {key.lower(): value for key, value in answer.items()}
     if keys.get("error"):
         raise ConnectorFailed(f"unexpected response from plugin controller: {keys['error']}")
@@ -268,6 +272,7 @@ class Launch:
 
         ConnectorFailed when the launch failed. Lines that are none of the protocol are skipped.
         """
+        # Some send it as server-sent events, some as bare lines.
         line = line.strip().removeprefix(b"data:")
         if not line or line.startswith(b"event:"):
             return None

@@ -142,6 +142,7 @@ def request_line(
     routing keys: a field of the same name comes later and so wins, as in the reference.
     ``context`` is a JSON object in bytes, or None.
     """
+    # Braces off: the routing keys and the action's fields are one object.
     fields = _inside(data)
     head = b"".join(
         (
@@ -231,6 +232,7 @@ def long_line(data: memoryview) -> bytes | Pieces:
 
 def session_error(error_type: str, message: str) -> bytes:
     """The host's own error about a message of a session, in the reference's inner form."""
+    # By hand: in the ground floor's tree these two have no class, being the reference's own.
     return _encode({"error_type": error_type, "message": message, "args": None})
 
 
