@@ -33,9 +33,9 @@ _WIDE: Final = 1 << 20
 _FLOOD: Final = 256 << 10
 _GATHERED: Final = 4 << 20
 _SMALL: Final = 16 << 10
-#: Seconds of a take from which on the next one gets little, and others their turn before it.
-_LONG: Final = 0.03
-_SHORT: Final = _LONG * _PIPE / READ_SIZE
+#: Seconds of a take from which on the next one gets less, and others their turn before it.
+_LONG: Final = 0.01
+_LEAST: Final = 8 << 10
 _CLOSE: Final = 0.0004
 _STREAK: Final = 16
 _REST: Final = 0.001
@@ -60,11 +60,11 @@ def read_all(source: Source, take: Callable[[bytes], None], send: Callable[[], N
     """
     read = source.read
     streak = size = 0
-    wide = long = False
+    most, wide = READ_SIZE, False
     while True:
         asked = _now()
         # What is asked for is allocated first, and most reads bring little.
-        data = read(READ_SIZE if size >= _PIPE and not long else _PIPE)
+        data = read(min(most, READ_SIZE if size >= _PIPE else _PIPE))
         if not data:
             return
         size = len(data)
@@ -75,15 +75,19 @@ def read_all(source: Source, take: Callable[[bytes], None], send: Callable[[], N
             _widen(source)
         try:
             take(data)
-            long = _now() - read_at > (_SHORT if long else _LONG)
-            if size >= _FLOOD and not long:
+            took = _now() - read_at
+            if size >= _FLOOD and took < _LONG:
                 _take_more(source, take, size)
         finally:
             # A reader that is ended between two reads owes its callers what it has taken.
             send()
-        if long:
+        if took > _LONG:
+            # Lines that are dear to look at: a mebibyte of broken ones takes a quarter second.
+            most = max(_LEAST, min(most, size) // 4)
             gevent.sleep(GIVE_WAY)
-        elif streak > _STREAK:
+        elif most < READ_SIZE:
+            most *= 2
+        if streak > _STREAK:
             gevent.sleep(_REST)
 
 

@@ -36,6 +36,7 @@ _MAY_BE_A_MESSAGE: Final = b'"event"'
 #: What one read may cost the process that reads for everybody: lines that are no messages and are
 #: looked into all the same, and texts that are handed on. A plugin's log takes no more either.
 _MOST_UNREADABLE: Final = 8192
+_LEAST_MESSAGE: Final = 64
 _MOST_NOISE: Final = 1000
 #: Longest error of a plugin in bytes: a traceback has some thousands.
 _MOST_ERROR: Final = 1 << 20
@@ -144,7 +145,9 @@ class Sessions:
         block, over = self._splitter.take(data)
         get = self.ports.get
         decode = decode_event
-        self._noises = self._unread = 0
+        self._noises = 0
+        # Small reads get less, and still enough for lines as long as messages are.
+        self._unread = min(_MOST_UNREADABLE, len(data) // _LEAST_MESSAGE + 16)
         self._escapes = MOST_ESCAPES
         # Any: an OversizedLine stands in the place of a line, and decoding it raises TypeError.
         lines: list[Any] = [] if block is None else self._lines(block)
@@ -261,10 +264,10 @@ class Sessions:
         if isinstance(line, OversizedLine):
             self._oversized(line, dirty)
             return
-        self._unread += 1
-        if self._unread > _MOST_UNREADABLE:
+        if not self._unread:
             self._noise(line)
             return
+        self._unread -= 1
         escapes = line.count(b"\\")
         if escapes <= self._escapes:
             self._escapes -= escapes

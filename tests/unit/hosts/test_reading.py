@@ -124,6 +124,28 @@ def test_a_connection_is_read_like_a_pipe_though_it_cannot_be_widened():
     assert max(seen.taken) >= 64 << 10, "never so much at once that it would be widened"
 
 
+def test_T_P4_what_is_dear_to_look_at_is_read_in_smaller_and_smaller_pieces(pipe):
+    """Lines that nobody can read cost most; one megabyte of them held up everybody else."""
+    end, write = pipe
+    seen = Recorder()
+
+    def dear() -> None:
+        until = time.monotonic() + seen.taken[-1] / _MIB / 2
+        while len(seen.taken) < 20 and time.monotonic() < until:
+            pass
+        if len(seen.taken) < 40:
+            fill(write, _MIB)
+        elif len(seen.taken) == 40:
+            _close(write)
+
+    seen.on_take = dear
+    fill(write, _MIB)
+    read_all(end, seen.take, seen.send)
+    assert max(seen.taken[:5]) >= 64 << 10
+    assert max(seen.taken[10:20]) <= 32 << 10
+    assert max(seen.taken[30:]) >= 256 << 10, "and more again when it is cheap"
+
+
 def test_T_P1_a_connection_that_is_never_empty_leaves_sockets_and_timers_their_turn() -> None:
     """gevent's recv does not wait for what is there, and its sleep(0) looks at no timer."""
     ours, theirs = socket.socketpair()

@@ -175,7 +175,8 @@ def after_the_end(tool: Tool, given: dict[str, Any]) -> Answer:
 
 def stderr_flood(tool: Tool, given: dict[str, Any]) -> Answer:
     yield tool.create_text_message("before")
-    piece = (b"e" * 99 + b"\n") * 656 if given.get("lines") else b"e" * 65536
+    length = int(given.get("line", 0))
+    piece = (b"e" * (length - 1) + b"\n") * (65536 // length) if length else b"e" * 65536
     for _ in range(int(given["size"]) >> 16):
         os.write(2, piece)
     yield tool.create_text_message("after")
@@ -185,6 +186,16 @@ def stdout_flood(tool: Tool, given: dict[str, Any]) -> Answer:
     yield tool.create_text_message("before")
     length = int(given.get("line", 64))
     piece = (b"f" * (length - 1) + b"\n") * (65536 // length)
+    for _ in range(int(given["size"]) >> 16):
+        _raw(piece)
+    yield tool.create_text_message("after")
+
+
+def flood_of(tool: Tool, given: dict[str, Any]) -> Answer:
+    """One line, over and over."""
+    yield tool.create_text_message("before")
+    line = str(given["text"]).encode() + b"\n"
+    piece = line * (65536 // len(line))
     for _ in range(int(given["size"]) >> 16):
         _raw(piece)
     yield tool.create_text_message("after")
