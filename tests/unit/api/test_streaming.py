@@ -99,13 +99,37 @@ def test_a_stream_without_chunks_is_an_empty_200(harness, stream, connect) -> No
     assert client.answer()[::2] == (200, b"")
 
 
-def test_characters_that_split_lines_are_escaped(harness, stream, connect) -> None:
-    stream.push('{"t":"a\u0085b\u2028c\u2029d"}'.encode())
+SPLITTING = "a\nb\r\nc\rd\u0085e\u2028f\u2029g"
+
+
+def test_T_P9_what_splits_lines_is_escaped_and_splits_no_event(harness, stream, connect) -> None:
+    stream.push(json.dumps({"t": SPLITTING}, ensure_ascii=False).encode())
+    stream.push(CHUNK)
     stream.finish()
     client = connect()
     client.send(request("POST", "/stream"))
     body = client.answer()[2]
-    assert rb'{"t":"a\u0085b\u2028c\u2029d"}' in body
+    lines = body.decode().splitlines()
+    assert lines[1::2] == ["", ""]
+    first, second = (json.loads(line.removeprefix("data: ")) for line in lines[::2])
+    assert first["data"] == {"t": SPLITTING}
+    assert second["data"] == json.loads(CHUNK)
+
+
+def test_T_P9_segments_of_one_byte_are_as_good_as_any(harness, stream, connect) -> None:
+    stream.push(CHUNK)
+    stream.finish()
+    client = connect()
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in request("POST", "/stream"):
+        client.send(bytes([byte]))
+        gevent.sleep(0)
+    said = b""
+    while not said.endswith(b"0\r\n\r\n"):
+        said += client.sock.recv(1)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert body == b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT)
 
 
 def test_D_03_the_plugins_own_error_passes_unchanged_behind_its_chunks(
