@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 
 from tests.hosting import PLUGINS, Running, package_of
+from tests.patience import patience
 
 MISBEHAVE = PLUGINS / "misbehave"
 
@@ -35,7 +36,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def until(probe: Callable[[], object], seconds: float = 20.0) -> float:
+def until(probe: Callable[[], object], seconds: float = 60.0) -> float:
     """Wait until ``probe`` is true; the seconds it took. The test fails when it does not get so."""
     started = time.monotonic()
     while not probe():
@@ -47,7 +48,7 @@ def until(probe: Callable[[], object], seconds: float = 20.0) -> float:
 
 def gone(pids: list[int], seconds: float = 2.0) -> bool:
     """Whether none of the processes runs within ``seconds``."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while any(map(runs, pids)):
         if time.monotonic() > end:
             return False

@@ -21,6 +21,7 @@ from tests.databases import Backend
 from tests.fake_dify import fake_dify
 from tests.hosting import PLUGINS, package_of
 from tests.integration.test_backcalls import script
+from tests.patience import patience
 from tests.stack import Answer, Stack, running_stack, wait_until
 
 SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
@@ -109,7 +110,7 @@ def test_T16_every_agent_run_closes_at_once_and_leaves_nothing(
                 check_whole([one["message"]["json_object"] for one in kept])
             check_closing([closing for _, closing in runs])
             assert len(dify.calls) == RUNS * 5
-            wait_until(lambda: sessions(stack) == 0, 1)
+            wait_until(lambda: sessions(stack) == 0, patience(1))
 
 
 # --------------------------------------------------------------------------- answered here

@@ -18,6 +18,7 @@ from tests.databases import Backend
 from tests.fake_dify import FakeDify, fake_dify
 from tests.hosting import PLUGINS, package_of
 from tests.integration.test_backcalls import script
+from tests.patience import patience
 from tests.stack import TENANT, Stack, running_stack
 
 EXAMPLES = PLUGINS.parent.parent / "examples"
@@ -69,7 +70,7 @@ def test_R23_a_call_that_comes_back_in_is_answered_within_a_second(reentrant):
     answer = stack.tool(plugin, "ask", {"what": "tool"})
     assert answer.error is None
     assert len(answer.items) == 2
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < patience(1)
 
 
 def test_R24_as_many_runs_at_once_as_there_are_connections_all_finish(reentrant):

@@ -16,6 +16,7 @@ from sqlalchemy import text, update
 
 from tests.debugging import OTHER_TENANT, TENANT, DebugWorld, debugging_host
 from tests.hosting import Answer
+from tests.patience import patience
 from tests.registrations import MANIFEST
 from tests.servers import pooled
 from tidegate.hosts.debugging.directory import RENEW_EVERY
@@ -139,7 +140,7 @@ def test_a_caller_at_another_host_that_leaves_frees_the_session(hosts):
         developer.request()
         assert instance.load == 1
         call.call.cancel()
-        hosts.desk.until(lambda: not instance.load, 1.0)
+        hosts.desk.until(lambda: not instance.load, patience(1.0))
 
 
 def test_a_host_that_stops_lets_calls_by_way_of_it_end(hosts, tmp_path):
@@ -165,8 +166,8 @@ def test_a_debugged_plugin_is_callable_at_every_host_within_a_second(hosts):
         call = hosts.call(identifier, "echo")
         session = developer.request()["session_id"]
         developer.answer(session, "end", {})
-        assert call.wait(1).error is None
-        assert time.monotonic() - began < 1
+        assert call.wait(5).error is None
+        assert time.monotonic() - began < patience(1)
 
 
 def test_T_S11_another_tenants_plugin_is_not_found_at_another_host_either(hosts):

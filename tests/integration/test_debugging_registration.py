@@ -17,6 +17,7 @@ from tests.debugging import (
     debugging_host,
     messages,
 )
+from tests.patience import patience
 from tests.registrations import ICON, MANIFEST, TOOL
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.hosts.debugging import Limits
@@ -374,7 +375,7 @@ def test_calls_of_a_broken_connection_end_at_once_and_typed(world):
         answer = world.call(identifier, "echo", tenant=TENANT)
         developer.text(developer.request()["session_id"], "last words")
         answer.first()
-    answer.wait(1)
+    answer.wait(patience(1))
     assert answer.texts == ["last words"]
     assert answer.error_type == "ConnectionClosedError"
 
@@ -466,7 +467,7 @@ def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(tmp_pat
         developer.answer(session, "end", {})
         assert one.wait().error is None
         session = developer.request()["session_id"]
-        refused = world.call(identifier, "echo", tenant=TENANT).wait(3)
+        refused = world.call(identifier, "echo", tenant=TENANT).wait(patience(3))
         assert refused.error_type == "Overloaded"
         assert refused.error["args"]["retry_after"] == 1
         developer.answer(session, "end", {})
@@ -485,7 +486,7 @@ def test_calls_that_wait_end_with_the_connection(tmp_path):
             calls = [world.call(identifier, "echo", tenant=TENANT) for _ in range(3)]
             world.until(lambda: world.control("status").chunks[0]["waiting"] == 2)
         for call in calls:
-            assert call.wait(2).error_type == "ConnectionClosedError"
+            assert call.wait(patience(2)).error_type == "ConnectionClosedError"
         assert world.host.admission.may(TENANT)
 
 

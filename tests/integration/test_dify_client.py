@@ -20,6 +20,7 @@ from tests.hosting import PLUGINS, package_of
 from tests.integration.dify_client import DifyClient, Refused
 from tests.integration.dify_desk import GREET, TALK, Desk, crypt, desk, shared
 from tests.integration.test_backcalls import chunk
+from tests.patience import patience
 from tests.stack import TENANT, wait_until
 from tidegate.packages import build_package
 
@@ -176,8 +177,8 @@ def test_who_stops_a_stream_leaves_nothing_running_and_goes_on(desk: Desk) -> No
     data = {**GREET, "tool_parameters": {"name": "you", "count": 100}}  # thirty seconds of it
     assert desk.client.first("tool/invoke", "tidegate/hello", data, **TALK)["type"] == "text"
     stopped = time.monotonic()
-    wait_until(lambda: active(desk) == 0, seconds=2)
-    assert time.monotonic() - stopped < 2
+    wait_until(lambda: active(desk) == 0, seconds=20)
+    assert time.monotonic() - stopped < patience(2)
     assert desk.greet("Ada").startswith("Hello, Ada!")
 
 

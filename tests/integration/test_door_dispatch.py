@@ -19,6 +19,7 @@ from tests.integration.door_world import (
     events,
     world,
 )
+from tests.patience import patience
 
 TOOL = {
     "provider": "weather",
@@ -312,7 +313,7 @@ def test_a_client_that_leaves_cancels_the_session_at_the_host(door: World) -> No
     assert answer.readline().startswith(b"data: ")
     answer.close()
     connection.close()
-    assert door.host.cancelled_event.wait(1)
+    assert door.host.cancelled_event.wait(patience(1))
 
 
 def test_the_limit_of_a_call_is_the_settings(tmp_path) -> None:
@@ -323,7 +324,7 @@ def test_the_limit_of_a_call_is_the_settings(tmp_path) -> None:
         error = error_of(answers[-1])[2]
         assert error["error_type"] == "DeadlineExceeded"
         assert error["args"]["owner"] == "PLUGIN_MAX_EXECUTION_TIMEOUT"
-        assert door.host.cancelled_event.wait(1)
+        assert door.host.cancelled_event.wait(patience(1))
 
 
 def test_a_host_that_goes_ends_its_calls_typed(door: World) -> None:

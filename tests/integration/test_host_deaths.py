@@ -14,6 +14,7 @@ import gevent
 import pytest
 
 from tests.hosting import PLUGINS, Running, package_of, running_host
+from tests.patience import patience
 from tidegate.hosts.restarts import Restarts
 from tidegate.testing.clocks import HandClock
 
@@ -55,7 +56,7 @@ def running_now(pid: int) -> bool:
 
 def gone(pid: int, seconds: float = 2.0) -> bool:
     """Whether a process runs no more. Who adopts orphans may be slow to collect them."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while running_now(pid):
         if time.monotonic() > end:
             return False
@@ -73,8 +74,10 @@ def test_kill_9_ends_every_call_typed_and_at_once_and_the_next_call_is_served(ru
     os.kill(running.instance(identifier).pid, signal.SIGKILL)
     killed = time.monotonic()
     for call in calls:
-        assert call.wait(2).error_type == "PluginDied"
-    assert time.monotonic() - killed < 0.5  # the bar of 100 ms is the bench's: two busy cores
+        assert call.wait(10).error_type == "PluginDied"
+    assert time.monotonic() - killed < patience(
+        0.5
+    )  # the bar of 100 ms is the bench's: two busy cores
     assert calls[0].error["args"]["signal"] == 9
     assert running.call(identifier, "echo", text="again").wait(10).texts == ["again"]
     assert beside.wait().error is None
@@ -138,7 +141,7 @@ def test_T_K5_a_plugin_that_ignores_sigterm_is_killed_after_the_grace(running, t
     pid = running.instance(identifier).pid
     begun = time.monotonic()
     assert running.control("stop", identifier=identifier).chunks == [{"stopped": True}]
-    assert 0.9 < time.monotonic() - begun < 4
+    assert 0.9 < time.monotonic() - begun < patience(4)
     assert gone(pid)
 
 

@@ -11,6 +11,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping
 
 from tests.integration.door_world import TENANT, WEATHER, World, world
 from tests.integration.live_client import LiveClient
+from tests.patience import patience
 from tidegate.api import live
 
 TOOL = {"provider": "weather", "tool": "now", "tool_parameters": {}, "credentials": {}}
@@ -158,7 +159,7 @@ def test_a_cancelled_call_ends_and_its_session_too(door: World, connect) -> None
     assert client.next()["id"] == "long"
     client.send(id="long", cancel=True)
     assert client.all_of("long") == [{"id": "long", "end": True}]
-    assert door.host.cancelled_event.wait(1)
+    assert door.host.cancelled_event.wait(patience(1))
     client.send(id="long", cancel=True)  # over already: nothing happens
     call(client)
     assert client.all_of(1)[-1] == {"id": 1, "end": True}
@@ -172,7 +173,7 @@ def test_a_client_that_leaves_cancels_its_calls(door: World, connect) -> None:
     client.close()
     while len(door.host.cancelled) < 2:
         door.host.cancelled_event.clear()
-        assert door.host.cancelled_event.wait(1)
+        assert door.host.cancelled_event.wait(patience(1))
 
 
 def test_another_tenant_has_not_the_plugins(door: World, connect) -> None:
@@ -310,6 +311,6 @@ def test_a_connection_leaves_nothing_behind(door: World, connect) -> None:
     call(client, 1, "acme/silent")
     client.next()
     client.close()
-    assert door.host.cancelled_event.wait(1)
+    assert door.host.cancelled_event.wait(patience(1))
     gevent.sleep(0.05)
     assert len(door.application._streams) == 0

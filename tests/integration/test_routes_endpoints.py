@@ -15,6 +15,7 @@ from gevent.event import Event
 from tests.databases import Backend
 from tests.integration.dify_stub import Dify, dify_stub
 from tests.integration.door_world import OTHER_TENANT, TENANT, World, error_of, opened, world
+from tests.patience import patience
 from tidegate.storage import endpoints, installations
 from tidegate.wire.heads import PluginHead
 
@@ -631,7 +632,7 @@ def test_D_29_the_time_limit_counts_from_the_start(tmp_path, dify: Dify, plugin:
         assert status == 500
         assert "killed by timeout" in error_of(opened(json.loads(body)))[2]["message"]
         plugin.let_go.set()
-        assert door.host.cancelled_event.wait(1)
+        assert door.host.cancelled_event.wait(patience(1))
 
 
 def test_a_client_that_leaves_ends_the_session(door: World, plugin: Scripted) -> None:
@@ -644,7 +645,7 @@ def test_a_client_that_leaves_ends_the_session(door: World, plugin: Scripted) ->
     assert answer.read1(3) == b"one"
     answer.close()
     connection.close()
-    assert door.host.cancelled_event.wait(2)
+    assert door.host.cancelled_event.wait(patience(2))
     plugin.let_go.set()
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.debugging import DebugWorld, SdkProcess, debugging_host
 from tests.hosting import PLUGINS, Answer, Running, package_of, running_host
+from tests.patience import patience
 from tests.serverless import TENANT, ServerlessWorld, serverless_world
 from tidegate.backcalls import open_target
 from tidegate.backcalls.plugin_storage import PluginStorage
@@ -260,8 +261,8 @@ def test_T_B5_a_call_over_the_cap_waits_for_its_turn_and_is_then_refused(bench):
     early, late = bench.call("echo", text="early"), bench.call("echo", text="late")
     assert (bench.sessions(), bench.waiting()) == (MOST, 2)
     held.pop().call.cancel()
-    assert early.wait(2).texts == ["early"]
-    assert late.wait(2).texts == ["late"]  # the one before it has given its session back
+    assert early.wait(10).texts == ["early"]
+    assert late.wait(10).texts == ["late"]  # the one before it has given its session back
     held.append(bench.call("hang").first())
     refused = bench.call("echo", text="no").wait(6)
     assert (refused.error_type, refused.texts) == ("Overloaded", [])
@@ -343,7 +344,7 @@ def test_T_K_a_plugin_that_dies_ends_its_calls_typed_and_serves_again(bench):
     began = time.monotonic()
     for answer in (*others, dying):
         assert answer.wait(5).error_type in DEATHS[bench.runtime]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < patience(5)
     bench.revive()
     end = time.monotonic() + 30
     while (again := bench.act("echo", text="again")).error is not None:

@@ -18,6 +18,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 from gevent.server import StreamServer
 
+from tests.patience import patience
 from tests.serverless import ADMIN, TENANT, ServerlessWorld, serverless_world
 from tidegate.errors import StartRefused
 from tidegate.hosts.serverless.places import Places
@@ -472,7 +473,7 @@ def invoke(session: str, request: Any = None, type: str = "storage") -> bytes:
     [b"", b"garbage", b"[]", b'{"event":"heartbeat","session_id":null,"data":{}}', b'{"a":1}'],
 )
 def test_D_23_what_is_no_session_event_is_refused_at_once(world, body):
-    with gevent.Timeout(2):
+    with gevent.Timeout(patience(2)):
         status, _, _ = world.ask("POST", PLACE, body)
     assert status == 400
 

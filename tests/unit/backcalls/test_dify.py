@@ -12,6 +12,7 @@ from gevent import socket
 from gevent.event import Event
 
 from tests.fake_dify import KEY, FakeDify, fake_dify, stream
+from tests.patience import patience
 from tests.runtime.tls import tls_server
 from tests.unit.backcalls.conftest import TENANT, RecordedAnswer, back_call, session
 from tidegate.backcalls import KINDS, BackCall, Caller, Desk, open_target
@@ -322,7 +323,7 @@ def test_silence_ends_a_stream_and_says_whose_limit_it_was(strict, dify, caller,
         release.wait()
 
     dify.on("invoke/llm", handle)
-    answer = ask(strict, back_call(caller, "llm", REQUEST)).wait(3)
+    answer = ask(strict, back_call(caller, "llm", REQUEST)).wait(patience(3))
     release.set()
     assert len(answer.pieces) == 2
     assert "DIFY_BACKWARDS_INVOCATION_READ_TIMEOUT" in answer.error
@@ -380,7 +381,7 @@ def test_an_abandoned_call_aborts_its_request_at_once(desk, dify, caller, keeps_
     answer = ask(desk, back_call(caller, "llm", REQUEST))
     assert answer.responded.wait(5)
     answer.on_abandoned()
-    assert went.wait(1)
+    assert went.wait(patience(1))
     assert desk.running == 0
 
 
@@ -435,7 +436,7 @@ def test_a_connection_that_nobody_uses_is_closed(desk, dify, caller):
 
     dify.on("invoke/moderation", handle)
     ask(desk, back_call(caller, "moderation", REQUEST)).wait()
-    assert gone.wait(3)
+    assert gone.wait(patience(3))
 
 
 def test_many_at_once_each_have_a_connection(desk, dify, caller):

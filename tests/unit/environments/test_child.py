@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent import monkey
 
+from tests.patience import patience
 from tidegate.environments import ReadEnd, children, spawn
 
 close_now = monkey.get_original("os", "close")
@@ -67,7 +68,7 @@ def runs(pid):
 
 
 def wait_gone(pid, seconds=2.0):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while runs(pid) and time.monotonic() < end:
         gevent.sleep(0.01)
     return not runs(pid)
@@ -127,7 +128,7 @@ def test_T_K5_stop_terminates_and_kills_after_the_grace(shell):
     stubborn = shell("trap '' TERM; echo ready; while true; do sleep 1; done")
     stubborn.line()
     assert stubborn.child.stop(0.2).signal == signal.SIGKILL
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < patience(4)
 
 
 def test_T_K6_a_number_that_was_used_before_is_never_hit(shell, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.patience import patience
 from tests.stack import wait_until
 from tests.unit.installs.conftest import OTHER, TENANT, House, Killed, identifier
 from tidegate.clock import SYSTEM_CLOCK
@@ -373,7 +374,7 @@ def test_deleting_a_running_task_cancels_its_build_and_cleans_up(house: House) -
         gevent.sleep(0.1)
         with house.database.write() as conn:
             assert install_tasks.delete(conn, TENANT, answer.task_id)
-        with gevent.Timeout(3):
+        with gevent.Timeout(patience(3)):
             house.sender.join()
     assert house.host.cancelled == ["install"]
     assert house.host.calls[-1][0] == "remove"
@@ -402,7 +403,7 @@ def test_a_worker_that_stops_gives_its_jobs_back(house: House) -> None:
         answer = house.install(name)
         gevent.sleep(0.1)
         house.worker.stop()
-        with gevent.Timeout(3):
+        with gevent.Timeout(patience(3)):
             house.sender.join()
     [job] = house.open_jobs()
     assert job.owner is None
@@ -506,7 +507,7 @@ def test_a_worker_that_stops_gives_a_removal_back(house: House) -> None:
         house.installer.uninstall(TENANT, row.id)
         gevent.sleep(0.1)
         house.worker.stop()
-        with gevent.Timeout(3):
+        with gevent.Timeout(patience(3)):
             house.sender.join()
     [job] = house.open_jobs()
     assert (job.state, job.owner) == ("removing", None)

@@ -6,6 +6,7 @@ import gevent
 import pytest
 from sqlalchemy import text
 
+from tests.patience import patience
 from tests.unit.installs.conftest import OTHER, TENANT, House, identifier, package
 from tidegate.errors import EnvironmentFailed, HostLost
 from tidegate.installs import reconcile
@@ -102,7 +103,7 @@ def test_a_worker_that_stops_leaves_the_round(house: House, two: list[str]) -> N
         while not _asked(house):
             gevent.sleep(0.001)
         house.worker.stop()
-        running.get(timeout=2)
+        running.get(timeout=patience(2))
     assert _asked(house) == two[:1]
     assert house.host.cancelled == ["prepare"]
 

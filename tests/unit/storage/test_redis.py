@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from tests import servers
+from tests.patience import patience
 from tests.runtime.tls import tls_relay
 from tests.servers import RedisServer
 from tests.stack import free_port
@@ -74,7 +75,7 @@ def test_waiting_for_it_holds_nobody_else_up(redis: RedisServer) -> None:
     waiting = gevent.spawn(client.blpop, ["tidegate-test-list"], 2)
     gevent.sleep(0)
     client.rpush("tidegate-test-list", "x")
-    assert waiting.get(timeout=1) == (b"tidegate-test-list", b"x")
+    assert waiting.get(timeout=patience(1)) == (b"tidegate-test-list", b"x")
     client.close()
 
 
