@@ -38,6 +38,7 @@ class Places:
         self._key = home.session_key(settings)
         self._place = (owner_of(settings), address_of(settings))
         self._cipher = AESGCM(hashlib.sha256(_LABEL + self._key).digest())
+        # Once per host: the place is the same for all sessions, and a call costs no sealing.
         nonce = os.urandom(_NONCE)
         place = msgspec.json.encode(self._place)
         sealed = nonce + self._cipher.encrypt(nonce, place, _LABEL)
@@ -67,5 +68,5 @@ class Places:
             raw = base64.urlsafe_b64decode(sealed)
             place = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], _LABEL)
             return msgspec.json.decode(place, type=tuple[str, str])
-        except (InvalidTag, binascii.Error, ValueError):
+        except (InvalidTag, binascii.Error, ValueError, msgspec.MsgspecError):
             return "", ""  # made by nobody who has our key: such a session is not found
