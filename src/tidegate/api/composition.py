@@ -12,8 +12,9 @@ from tidegate.api.streaming import OpenStreams
 from tidegate.backcalls.endpoint_secrets import open_endpoint_secrets
 from tidegate.calls import Calls, RuleBook
 from tidegate.doors.dify import Dispatcher, dify_routes
+from tidegate.doors.dify.administration import admin_routes
 from tidegate.doors.dify.debugging import debugging_routes
-from tidegate.doors.dify.serverless import serverless_routes
+from tidegate.doors.dify.transactions import transaction_routes
 from tidegate.doors.openapi import OpenApiDoor
 from tidegate.doors.route_table import RouteTable
 from tidegate.doors.services import Services
@@ -89,7 +90,8 @@ def application_for(
             *health_routes(services, drain),
             *dify_routes(services, dispatcher),
             *debugging_routes(services),
-            *serverless_routes(services),
+            *transaction_routes(services),
+            *admin_routes(services),
         ]
     )
     services.calls.start()

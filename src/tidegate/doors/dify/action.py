@@ -62,6 +62,14 @@ def items(name: str, of: Any = Raw, *, required: bool = False, absent: bytes = b
     return Field(name, list[of], required=required, absent=absent)
 
 
+#: Fields that actions of every kind have, and what the shortest of chunks is called.
+PROVIDER: Final = text("provider", required=True)
+#: An empty type counts as none, and then the SDK has its own default.
+CREDENTIAL_TYPE: Final = Field("credential_type", str, null=DROP, empty=DROP)
+CREDENTIALS: Final = (mapping("credentials"), CREDENTIAL_TYPE)
+RESULT: Final = "{result}"
+
+
 class Reshaper(Protocol):
     """Changes the chunks of one call on their way to the caller. Made per call."""
 

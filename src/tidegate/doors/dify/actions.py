@@ -7,58 +7,27 @@ prefixes are built from it. Adding an action is adding a row to :data:`ACTIONS`.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Raw
 
-from tidegate.doors.dify.action import DROP, Action, Data, Field, items, mapping, text
-from tidegate.doors.dify.reshapers import ExpiryMender, LabelMender
+from tidegate.doors.dify.action import (
+    CREDENTIAL_TYPE,
+    CREDENTIALS,
+    PROVIDER,
+    RESULT,
+    Action,
+    Data,
+    Field,
+    mapping,
+    text,
+)
+from tidegate.doors.dify.model_actions import MODELS
+from tidegate.doors.dify.reshapers import ExpiryMender
 from tidegate.doors.files import BlobMerger
 
 __all__ = ["ACTIONS", "Action", "Data"]
-
-_MODEL_TYPES: Final = (
-    "llm",
-    "text-embedding",
-    "rerank",
-    "speech2text",
-    "moderation",
-    "tts",
-    "text2img",
-    "multimodal-embedding",
-    "multimodal-rerank",
-)
-
-
-class ToolChoice(msgspec.Struct):
-    """``tool_choice`` of an LLM request; a mode of ``tool`` needs the tool's name."""
-
-    mode: Literal["auto", "none", "required", "tool"]
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode == "tool" and not (self.name or "").strip():
-            raise ValueError("mode tool needs a name")
-
-
-class Tool(msgspec.Struct):
-    """One entry of ``tools`` of an LLM request; what it says otherwise is the plugin's."""
-
-    name: Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class Message(msgspec.Struct):
-    """One of the messages whose tokens are counted; what it says is the plugin's business."""
-
-    role: Literal["system", "user", "assistant", "tool", "developer"]
-
-
-class Content(msgspec.Struct):
-    """A text or an image of a multimodal embedding or rerank."""
-
-    content: Annotated[str, msgspec.Meta(min_length=1)]
-    content_type: Literal["text", "image"]
 
 
 class BrowseFiles(msgspec.Struct):
@@ -77,46 +46,9 @@ class DownloadFile(msgspec.Struct):
     bucket: str | None = None
 
 
-PROVIDER: Final = text("provider", required=True)
-#: An empty type counts as none, and then the SDK has its own default.
-CREDENTIAL_TYPE: Final = Field("credential_type", str, null=DROP, empty=DROP)
-CREDENTIALS: Final = (mapping("credentials"), CREDENTIAL_TYPE)
-MODEL: Final = (PROVIDER, text("model", required=True), *CREDENTIALS)
-ANY_MODEL_TYPE: Final = Field("model_type", str, required=True, only=_MODEL_TYPES, tag="model_type")
-
-
-def model_type(value: str) -> Field:
-    """``model_type`` that must be ``value``."""
-    return Field("model_type", str, required=True, only=(value,), tag="eq")
-
-
 _MESSAGE = "{type, message, meta}"
-_RESULT = "{result}"
-_EMBEDDINGS = "{model, embeddings, usage}"
-_DOCS = "{model, docs}"
-_POLLED = (
-    "{status, plugin_state, result, error, next_check_after_seconds, expires_after_seconds, "
-    "max_attempts}"
-)
 _SUBSCRIPTION = "{subscription}"
 
-_LLM = (
-    *MODEL,
-    model_type("llm"),
-    mapping("model_parameters"),
-    items("prompt_messages"),
-    items("tools", Tool, absent=b"null"),
-    Field("tool_choice", ToolChoice),
-    items("stop", absent=b"null"),
-    Field("json_schema", dict[str, Raw]),
-)
-_EMBED = (*MODEL, model_type("text-embedding"), items("texts", required=True))
-#: Which type of model serves them is free here.
-_MULTIMODAL = (*MODEL, text("model_type", required=True))
-_RANKED = (
-    Field("score_threshold", float, absent=b"0"),
-    Field("top_n", int, absent=b"0"),
-)
 _OAUTH = (PROVIDER, text("redirect_uri", required=True), mapping("system_credentials"))
 _RAW_REQUEST = text("raw_http_request", required=True)
 _SOURCE = (PROVIDER, text("datasource", required=True), *CREDENTIALS)
@@ -156,7 +88,7 @@ _TOOLS: Final = (
         "tool",
         "validate_tool_credentials",
         (PROVIDER, mapping("credentials")),
-        _RESULT,
+        RESULT,
     ),
     Action(
         "tool/get_runtime_parameters",
@@ -179,159 +111,6 @@ _TOOLS: Final = (
         rules="agent_strategy",
         declared="strategies",
         reshaper=lambda _: BlobMerger(),
-    ),
-)
-
-_MODELS: Final = (
-    Action(
-        "llm/invoke",
-        "model",
-        "invoke_llm",
-        (*_LLM, Field("stream", bool, absent=b"false", null=b"false")),
-        "{model, system_fingerprint, delta, prompt_messages}",
-        unary=False,
-    ),
-    Action(
-        "llm/num_tokens",
-        "model",
-        "get_llm_num_tokens",
-        (
-            *MODEL,
-            model_type("llm"),
-            items("prompt_messages", Message),
-            items("tools", Tool, absent=b"null"),
-        ),
-        "{num_tokens}",
-    ),
-    Action(
-        "text_embedding/invoke",
-        "model",
-        "invoke_text_embedding",
-        (*_EMBED, text("input_type", required=True)),
-        _EMBEDDINGS,
-    ),
-    Action(
-        "text_embedding/num_tokens",
-        "model",
-        "get_text_embedding_num_tokens",
-        _EMBED,
-        "{num_tokens}",
-    ),
-    Action(
-        "multimodal_embedding/invoke",
-        "model",
-        "invoke_multimodal_embedding",
-        (
-            *_MULTIMODAL,
-            items("documents", Content, required=True),
-            Field("input_type", str, required=True, only=("document", "query")),
-        ),
-        _EMBEDDINGS,
-    ),
-    Action(
-        "rerank/invoke",
-        "model",
-        "invoke_rerank",
-        (
-            *MODEL,
-            model_type("rerank"),
-            text("query", required=True),
-            items("docs", required=True),
-            *_RANKED,
-        ),
-        _DOCS,
-    ),
-    Action(
-        "multimodal_rerank/invoke",
-        "model",
-        "invoke_multimodal_rerank",
-        (
-            *_MULTIMODAL,
-            Field("query", Content, required=True),
-            items("docs", Content, required=True),
-            *_RANKED,
-        ),
-        _DOCS,
-    ),
-    Action(
-        "tts/invoke",
-        "model",
-        "invoke_tts",
-        (
-            *MODEL,
-            model_type("tts"),
-            text("content_text", required=True),
-            text("voice", required=True),
-            text("tenant_id", required=True),
-        ),
-        "{result, mime_type}",
-        unary=False,
-    ),
-    Action(
-        "tts/model/voices",
-        "model",
-        "get_tts_model_voices",
-        (*MODEL, model_type("tts"), text("language", absent=b'""')),
-        "{voices}",
-    ),
-    Action(
-        "speech2text/invoke",
-        "model",
-        "invoke_speech2text",
-        (*MODEL, model_type("speech2text"), text("file", required=True)),
-        _RESULT,
-    ),
-    Action(
-        "moderation/invoke",
-        "model",
-        "invoke_moderation",
-        (*MODEL, model_type("moderation"), text("text", required=True)),
-        _RESULT,
-    ),
-    Action(
-        "model/validate_provider_credentials",
-        "model",
-        "validate_provider_credentials",
-        (PROVIDER, *CREDENTIALS),
-        "{result, credentials}",
-    ),
-    Action(
-        "model/validate_model_credentials",
-        "model",
-        "validate_model_credentials",
-        (*MODEL, ANY_MODEL_TYPE),
-        "{result, credentials}",
-    ),
-    Action(
-        "model/schema",
-        "model",
-        "get_ai_model_schemas",
-        (*MODEL, ANY_MODEL_TYPE),
-        "{model_schema}",
-        reshaper=lambda data: LabelMender(data.text("model")),
-    ),
-    Action(
-        "model/polling/start",
-        "model",
-        "start_polling",
-        # the SDK takes no other value
-        (*_LLM, Field("stream", bool, always=b"false")),
-        _POLLED,
-        plain=True,
-    ),
-    Action(
-        "model/polling/check",
-        "model",
-        "check_polling",
-        (
-            *MODEL,
-            model_type("llm"),
-            Field(
-                "plugin_state", Annotated[dict[str, Raw], msgspec.Meta(min_length=1)], required=True
-            ),
-        ),
-        _POLLED,
-        plain=True,
     ),
 )
 
@@ -380,14 +159,14 @@ _DATASOURCES: Final = (
         "datasource",
         "validate_datasource_credentials",
         (PROVIDER, *CREDENTIALS),
-        _RESULT,
+        RESULT,
     ),
     Action(
         "datasource/get_website_crawl",
         "datasource",
         "invoke_website_datasource_get_crawl",
         (*_SOURCE, mapping("datasource_parameters", required=True)),
-        _RESULT,
+        RESULT,
         unary=False,
     ),
     Action(
@@ -395,7 +174,7 @@ _DATASOURCES: Final = (
         "datasource",
         "invoke_online_document_datasource_get_pages",
         (*_SOURCE, mapping("datasource_parameters", required=True)),
-        _RESULT,
+        RESULT,
     ),
     Action(
         "datasource/get_online_document_page_content",
@@ -412,7 +191,7 @@ _DATASOURCES: Final = (
         "datasource",
         "invoke_online_drive_browse_files",
         (*_SOURCE, Field("request", BrowseFiles, required=True)),
-        _RESULT,
+        RESULT,
     ),
     Action(
         "datasource/online_drive_download_file",
@@ -447,7 +226,7 @@ _TRIGGERS: Final = (
         "trigger",
         "validate_trigger_credentials",
         (PROVIDER, *CREDENTIALS),
-        _RESULT,
+        RESULT,
     ),
     Action(
         "trigger/dispatch_event",
@@ -479,4 +258,4 @@ _TRIGGERS: Final = (
     ),
 )
 
-ACTIONS: Final[tuple[Action, ...]] = (*_TOOLS, *_MODELS, *_OAUTHS, *_DATASOURCES, *_TRIGGERS)
+ACTIONS: Final[tuple[Action, ...]] = (*_TOOLS, *MODELS, *_OAUTHS, *_DATASOURCES, *_TRIGGERS)

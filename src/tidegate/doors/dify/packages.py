@@ -25,6 +25,8 @@ from tidegate.storage.readmes import Readme
 
 _ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _BYTES: Final = "application/octet-stream"
+#: Bytes of icons, and of assets, that are kept in memory.
+_MOST_KEPT: Final = 64 << 20
 
 
 @final
@@ -201,7 +203,9 @@ class _Kept:
     """The files asked for last. Their names hold hashes, so none can become stale."""
 
     def __init__(self, size: int) -> None:
+        """``size``: how many, as far as there is room for their bytes."""
         self._size = size
+        self._bytes = 0
         self._entries: OrderedDict[Hashable, bytes] = OrderedDict()
 
     def get(self, name: Hashable) -> bytes | None:
@@ -211,6 +215,10 @@ class _Kept:
         return data
 
     def put(self, name: Hashable, data: bytes) -> None:
+        if name in self._entries or len(data) > _MOST_KEPT // 4:
+            return
         self._entries[name] = data
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        self._bytes += len(data)
+        # A package may bring files of 50 MB: by number alone they would take gigabytes.
+        while len(self._entries) > self._size or self._bytes > _MOST_KEPT:
+            self._bytes -= len(self._entries.popitem(last=False)[1])
