@@ -112,6 +112,7 @@ class _OfDify:
         trace = f"00-{row_id().hex}-{row_id().hex[16:]}-01"
         try:
             with self._client.post(_PATH, body, trace=trace) as reply:
+                # Dify wraps what it encrypts twice.
                 return dict(msgspec.json.decode(reply_data(reply.whole(), twice=True)))
         except (CallFailed, InnerApiError) as error:
             raise SecretsUnavailable(f"failed to {opt} endpoint settings: {error}") from error

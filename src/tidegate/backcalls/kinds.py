@@ -59,6 +59,7 @@ class Kind:
     @property
     def read_failed(self) -> str:
         """How the error begins of an answer that broke off."""
+        # What is no stream is read whole before anything is told: one error for both.
         return f"read {self.reading or self.what} failed: " if self.stream else self.failed
 
 
@@ -99,9 +100,12 @@ _ROWS: Final = (
          "question classifier", ("classes", "model", "query")),
     Kind("app", _APP, "app", "invoke/app", "app", ("app_id",), stream=True,
          choices={"response_mode": ("streaming", "blocking")}, texts=("conversation_id", "user")),
+    # Its data stands in a data of its own, as with no other.
     Kind("fetch_app", _APP, "app", "fetch/app/info", "app", ("app_id",), twice=True,
          verb="fetch"),
+    # No path: Dify has nothing to do with it.
     Kind("storage", ("storage", ""), "storage", "", "storage", ("opt", "key")),
+    # Every plugin may: the file belongs to the tenant, and Dify signs where it goes.
     Kind("upload_file", None, "", "upload/file/request", "file", ("filename", "mimetype"),
          verb="upload"),
     Kind("system_summary", _LLM, "llm", "invoke/summary", "summary", ("text",)),

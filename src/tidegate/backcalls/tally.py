@@ -27,6 +27,7 @@ class Tally:
 
     def refused(self, type: str) -> None:
         """The gate, or the load, let one not through."""
+        # The plugin chose the word: as a label it would be a series of its own for ever.
         self._count(type if type in KINDS else UNKNOWN, "refused")
 
     def ended(self, type: str, outcome: str, began: float) -> None:

@@ -32,7 +32,6 @@ from tidegate.environments.closure import Project, read_project
 from tidegate.environments.installing import Installer, remove_folder
 from tidegate.environments.interpreters import Interpreter, Interpreters
 from tidegate.environments.mirrors import Mirror
-from tidegate.environments.old_sdks import mend_old_sdk
 from tidegate.environments.tool import Tools
 from tidegate.environments.walls import COMPILER, Confine
 from tidegate.errors import EnvironmentFailed
@@ -46,6 +45,8 @@ type Progress = Callable[[str, str], None]
 
 _MARKER: Final = "tidegate.json"
 _BUILDS_AT_ONCE: Final = 2
+#: Counts what builds do besides installing: environments of another recipe are not used any more.
+_RECIPE: Final = "2"
 _LOCK_LIMIT: Final = 900.0
 _SKIPPED: Final = r"[/\\]\.(venv|uv-cache|git)[/\\]"
 
@@ -151,6 +152,7 @@ class Environments:
         """Delete what a killed host left half-built or half-removed. Called at a host's start."""
         for folder in [*self._root.glob(".tmp-*"), *self._root.glob(".gone-*")]:
             key = folder.name.split("-")[1]
+            # Whoever builds holds it: not ours to delete, though it looks half-made.
             with (self._root / f"{key}.lock").open("a") as file:
                 try:
                     fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +181,6 @@ class Environments:
         remove_folder(self._root / key)
         try:
             self._installer.fill(temporary, project, interpreter, progress)
-            mend_old_sdk(temporary, progress)
             _write_marker(temporary / _MARKER, key, interpreter)
             temporary.rename(self._root / key)
         except BaseException:
@@ -216,7 +217,7 @@ class Environments:
 
 
 def _key(project: Project, interpreter: Interpreter) -> str:
-    parts = [project.closure, interpreter.version, str(interpreter.path)]
+    parts = [_RECIPE, project.closure, interpreter.version, str(interpreter.path)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

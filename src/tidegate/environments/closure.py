@@ -48,6 +48,7 @@ def read_project(folder: Path, settings: Settings, checksum: str, mirror: str = 
     """
     requirements = folder / "requirements.txt"
     pyproject = folder / "pyproject.toml"
+    # With a mirror a lock is of no use: it names files of the official index by their addresses.
     if requirements.is_file() and (mirror or not pyproject.is_file()):
         return _requirements(folder, requirements, settings, checksum)
     if not pyproject.is_file():
@@ -80,6 +81,7 @@ def _locked(
     name = _normal(str(_table(project, "project").get("name", "")))
     packages = [entry for entry in lock.get("package", []) if isinstance(entry, dict)]
     roots = [p for p in packages if _is_root(p, name)]
+    # Without the plugin itself: its name and version must not make an environment of its own.
     others = [p for p in packages if not _is_root(p, name)]
     local = any(key in _table(p, "source") for p in others for key in _OWN_SOURCES)
     parts = [
@@ -112,6 +114,7 @@ def _requirements(folder: Path, path: Path, settings: Settings, checksum: str) -
 def _project(
     folder: Path, kind: str, requires: str, parts: Any, settings: Settings, checksum: str
 ) -> Project:
+    # Extra arguments may change what is installed, so they are part of what it is.
     known = [_LAYOUT, kind, parts, settings.pip_extra_args, checksum]
     text = json.dumps(known, sort_keys=True, default=str)
     closure = hashlib.sha256(text.encode()).hexdigest()

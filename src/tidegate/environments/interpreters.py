@@ -127,6 +127,7 @@ class Interpreters:
         return self._known[key]
 
     def _run(self, path: Path) -> Interpreter | None:
+        # -I and -S: nothing of a site-packages or of the folder is run to ask a version.
         command = [str(path.absolute()), "-I", "-S", "-c", _ASK]
         try:
             said = self._tools.run(
@@ -135,6 +136,7 @@ class Interpreters:
             version, name, executable, prefix, gil = json.loads(said.splitlines()[-1])
         except (EnvironmentFailed, ValueError, IndexError):
             return None  # it does not run: a shim of a version that is gone, another program
+        # Wheels of plugins are for CPython, and their C code for a lock that is there.
         if name != "cpython" or not gil:
             return None
         return Interpreter(Path(executable or path), version, prefix)
@@ -146,6 +148,7 @@ class Interpreters:
             self._tools.run_uv(
                 ["python", "install", "--no-bin", wanted], folder=Path("/"), on_line=said.append
             )
+            # Those that did not run may do so now: a shim of a version that has come.
             self._known = {path: one for path, one in self._known.items() if one is not None}
             for folder in self._own_folder().glob(f"*{wanted}.*/bin/python{wanted}"):
                 if found := self._ask(folder):

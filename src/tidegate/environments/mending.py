@@ -1,11 +1,15 @@
-"""Runs in a plugin's own Python: mends SDKs older than 0.1.1 as their modules are imported.
+"""Runs in a plugin's own Python: mends the SDK as its modules are imported.
 
-``old_sdks`` copies this file into such an environment, with a ``.pth`` file that imports it when
-Python starts. Nothing of the SDK is replaced as a whole: a function is wrapped where it is, and
-left alone where it is not.
+``sdks`` copies this file into each environment, with a ``.pth`` file that imports it when Python
+starts. Nothing of the SDK is replaced as a whole: a function is wrapped where it is, and left
+alone where it is not.
 
 | module of the SDK | what it does | here |
 |---|---|---|
+| core.server.stdio.response_writer | a session that only writes keeps all others out | in turns |
+
+And in SDKs older than 0.1.1 (spec/plugin/07 section 6):
+
 | core.server.stdio.request_reader | reads 512 bytes, then splits all it has | reads 64 KiB |
 | entities.model.llm | sends the whole prompt back with each chunk | none of it |
 | interfaces.model.ai_model | counts tokens of any text | estimates those of long ones |
@@ -14,14 +18,50 @@ left alone where it is not.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+#: Seconds after which a session that has not stopped writing lets the others in, once.
+TURN = 0.005
+#: Not 0, with which gevent would not look at sockets and timers.
+_GIVE_WAY = 1e-6
 READ = 65536
 LONG_TEXT = 100_000
+
+
+def _write_in_turns(module: Any) -> None:
+    """All sessions share one thread, and a write to a pipe that is read at once never waits."""
+    writer = getattr(module, "StdioResponseWriter", None)
+    write = getattr(writer, "write", None)
+    monkey = sys.modules.get("gevent.monkey")
+    if write is None or monkey is None or not monkey.is_module_patched("threading"):
+        return  # sessions are threads: they take turns by themselves
+    module.StdioResponseWriter.write = _in_turns(write, sys.modules["gevent"], monkey)
+
+
+def _in_turns(write: Callable[[Any, str], None], gevent: Any, monkey: Any) -> Callable[..., None]:
+    thread_id = monkey.get_original("_thread", "get_ident")
+    home, hub = thread_id(), gevent.get_hub()
+    turn, began = None, time.perf_counter()
+
+    def written(self: Any, data: str) -> None:
+        nonlocal turn, began
+        write(self, data)
+        # Only where a message ends: with another's in its midst, neither could be read.
+        if not data.endswith("\n") or thread_id() != home or gevent.getcurrent() is hub:
+            return
+        # While the loop went round the others had their turn, and this one owes nobody.
+        now, round_ = time.perf_counter(), getattr(hub.loop, "iteration", None)
+        if round_ != turn:
+            turn, began = round_, now
+        elif now - began > TURN:
+            gevent.sleep(_GIVE_WAY)
+
+    return written
 
 
 def _read_more(module: Any) -> None:
@@ -51,12 +91,15 @@ def _estimate_long_texts(module: Any) -> None:
         return
 
     def estimated(self: Any, text: str) -> int:
+        # Counting a long text stops the plugin, and all its calls; too many tokens is the safe
+        # error.
         return len(text) if len(text) >= LONG_TEXT else int(count(self, text))
 
     model._get_num_tokens_by_gpt2 = estimated
 
 
-_MENDS = {
+_MENDS = {"dify_plugin.core.server.stdio.response_writer": _write_in_turns}
+_OLD = {
     "dify_plugin.core.server.stdio.request_reader": _read_more,
     "dify_plugin.entities.model.llm": _send_no_prompts,
     "dify_plugin.interfaces.model.ai_model": _estimate_long_texts,
@@ -66,12 +109,16 @@ _MENDS = {
 class _Finder(MetaPathFinder):
     """Finds those modules as everybody does, and mends what they became."""
 
+    def __init__(self, mends: dict[str, Callable[[Any], None]]) -> None:
+        self._mends = mends
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        mend = _MENDS.get(fullname)
+        mend = self._mends.get(fullname)
         spec = PathFinder.find_spec(fullname, path, target) if mend is not None else None
         if spec is not None and spec.loader is not None and mend is not None:
+            # Around its own loader: what the SDK does at import is done, whatever its version.
             spec.loader = _Mender(spec.loader, mend)
         return spec
 
@@ -89,6 +136,6 @@ class _Mender(Loader):
         self._mend(module)
 
 
-def install() -> None:
+def install(*, old: bool) -> None:
     """Mend what is imported from now on. Called by the ``.pth`` file, before any of the SDK."""
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder(_MENDS | _OLD if old else _MENDS))

@@ -46,12 +46,14 @@ class Mirror:
         limit = float(self._settings.pip_mirror_auto_detect_timeout)
         probes = [gevent.spawn(_seconds, url, limit) for url in (self._official, *candidates)]
         gevent.joinall(probes, timeout=limit)
+        # Whoever is slower than the limit would answer to nobody.
         gevent.killall(probes)
         official, *times = [one.value if isinstance(one.value, float) else None for one in probes]
         answered = [(took, url) for took, url in zip(times, candidates, strict=True) if took]
         if not answered:
             return ""
         took, url = min(answered)
+        # A tenth: who leaves the official index should gain by it.
         if official is not None and took >= official * _FASTER_BY:
             return ""
         log.warning("package mirror chosen by speed", url=url, seconds=took, official=official)

@@ -79,6 +79,7 @@ class Tools:
         if self._settings.uv_path:
             path = self._settings.uv_path
         else:
+            # Only when it is needed: an operator's own uv does without the package.
             import uv
 
             path = uv.find_uv_bin()
@@ -95,6 +96,7 @@ class Tools:
         index = environ.get("PIP_INDEX_URL")
         if index and not ({"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & found.keys()):
             found["UV_DEFAULT_INDEX"] = index
+        # The operator's where he names one: one cache for all hosts of a machine.
         found.setdefault("UV_CACHE_DIR", str(self._settings.working_path / ".uv-cache"))
         found.setdefault("UV_PYTHON_INSTALL_DIR", str(self._settings.working_path / ".python"))
         found.setdefault("LANG", "C.UTF-8")

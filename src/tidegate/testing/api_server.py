@@ -35,6 +35,7 @@ def served(application: Callable[..., Any], *, keepalive: int = 5) -> Iterator[t
     worker = GeventWorker(0, os.getpid(), [listener], None, 30, config, Logger(config))
     worker.wsgi = application
     pool = Pool()
+    # Not the worker's own loop: it would watch a master that is not there.
     server = StreamServer(listener, handle=partial(worker.handle, listener), spawn=pool)
     server.start()
     try:

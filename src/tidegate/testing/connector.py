@@ -106,6 +106,7 @@ class RunningFunction:
             self.starts += 1
             self._drain(child)
             self._child = None
+            # A function that fails at its start must not use up the machine of a test.
             gevent.sleep(0 if self._stopped else 0.05)
 
     def _drain(self, child: Child) -> None:
@@ -194,12 +195,14 @@ class Connector:
         name = package_name(identifier)
         old = self.functions.pop(name, None)
         if old is not None:
+            # A launch of the same version is a reinstallation: the platform ends the one before.
             old.stop()
         folder = self._settings.working_path / "functions" / identifier.folder
         if not folder.exists():
             draft = folder.with_name(f".draft-{os.getpid()}-{folder.name}")
             draft.mkdir(parents=True)
             package.extract_to(draft)
+            # Whole or not there: two launches of one version may come at once.
             draft.rename(folder)
         environment = self._environments.ensure(
             folder,

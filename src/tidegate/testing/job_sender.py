@@ -29,6 +29,7 @@ class InProcessSender:
 
     def send(self, task_name: str, *args: Any, queue: str = INSTALLS) -> None:
         """Record the message, and run the job when there is a runner."""
+        # As a broker that is away: nothing is recorded, the job's row is all that is left.
         if self.broken:
             raise BrokerUnavailable("the broker is switched off by the test")
         self.sent.append((task_name, args, queue))
@@ -39,5 +40,6 @@ class InProcessSender:
         """Until every job that was sent is over, those that jobs sent among them."""
         limit = gevent.Timeout(seconds, TimeoutError(f"jobs still run after {seconds:g} s"))
         with limit:
+            # Again and again: a job may send others.
             while self._running:
                 self._running.pop(0).join()

@@ -46,6 +46,7 @@ class LinkedHost:
 
     def opened(self, call: ServerCall) -> None:
         """A caller opened ``call``."""
+        # Before it is served: a test may look while its plugin waits.
         self.calls.append(call)
         call.on_cancel = lambda: self._cancelled(call)
         self.greenlets.spawn(self._serve, call)
@@ -84,4 +85,5 @@ def linked_host(
     finally:
         server.stop()
         host.greenlets.kill()
+        # One turn: greenlets that were killed are gone when the test looks for leaks.
         gevent.sleep(0)

@@ -74,6 +74,7 @@ class Connection:
     def run(self) -> None:
         """Registration, then the plugin's life."""
         try:
+            # Around everything: the caps hold for what is refused and drained, too.
             with self._workshop.admission.connection(self._address) as visit:
                 self._live(visit)
         except RegistrationRefused as error:
@@ -92,14 +93,17 @@ class Connection:
 
     def _live(self, visit: Visit) -> None:
         limits = self._workshop.limits
+        # Ten seconds and 4 KiB: nobody has shown anything yet.
         self._read_until(Stage.KEY_GIVEN, limits.handshake, "no key came")
         self._tenant = self._tenant_of_key()
+        # From here on it counts in its tenant's cap, and no longer among its address's strangers.
         visit.known()
         self._registration.admit()
         self._read_until(Stage.COMPLETE, limits.registration, "the registration did not end")
         registered = self._registered()
         with self._workshop.directory.seat(self._tenant, limits.per_tenant):
             instance = self._instance(registered)
+            # A developer may be silent for days.
             self._sock.settimeout(None)
             self._take_part(instance, registered)
 
@@ -171,6 +175,7 @@ class Connection:
             if self._announce(instance, registered):
                 began.join()
         finally:
+            # Whatever ended this: the reader must be over before the rows say that it is gone.
             instance.hang_up()
             began.join()
             self._workshop.directory.remove(instance)
@@ -184,6 +189,7 @@ class Connection:
         layout = Layout(workshop.settings)
         try:
             for name, content in registered.icons.items():
+                # By the name, which is its digest: a restart of the SDK writes nothing.
                 if not workshop.blobs.exists(layout.asset(name)):
                     workshop.blobs.save(layout.asset(name), content)
             workshop.directory.add(instance, registered.text)

@@ -152,6 +152,7 @@ class Directory:
     def _unroute(self, instance: DebugInstance, others: list[DebugInstance]) -> None:
         """Compare and delete: another connection may have the same identifier."""
         identifier = instance.identifier
+        # The same version twice, from two desks: the other one serves now.
         same = [one for one in others if one.identifier == identifier]
         if same:
             self._by_identifier[identifier] = same[-1]
@@ -166,6 +167,7 @@ class Directory:
             log.warning("debugging rows not written, trying again", error=error.message)
             again = gevent.Greenlet(self._settle_later, key, gone)
             self._retries.add(again)
+            # Not at once: what is away comes back in seconds.
             again.start_later(_RETRY)
 
     def _settle(self, key: tuple[str, str], identifier: str, *, came: bool = False) -> None:

@@ -87,6 +87,7 @@ class Elsewhere:
         key = (head.tenant, head.plugin)
         looked_at, address = self._places.get(key, (0.0, ""))
         now = SYSTEM_CLOCK.monotonic()
+        # Also that there is none: most calls are of plugins that nobody debugs.
         if now - looked_at < _FRESH:
             return address
         with self._database.read() as conn:

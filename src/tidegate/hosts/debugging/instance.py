@@ -82,6 +82,7 @@ class DebugInstance:
 
     def start(self) -> None:
         """Ready from now on: the registration was all that there was to wait for."""
+        # Through it, though nothing starts: one table of states for all kinds.
         self._become(State.STARTING)
         self._writing = gevent.spawn(self._writer.run)
         self._become(State.READY)

@@ -136,6 +136,7 @@ class Debugging:
         gevent.joinall([gevent.spawn(drain, grace) for drain in drains])
         for connection in list(self._connections):
             connection.hang_up()
+        # They write rows on their way out; what is not written now is put back at the next start.
         self._serving.join(timeout=5)
         self._serving.kill()
         self.directory.close()
@@ -151,6 +152,7 @@ class Debugging:
     def _listen(self) -> None:
         host = self._settings.plugin_remote_installing_host or "127.0.0.1"
         port = self._settings.plugin_remote_installing_port
+        # A host that was just stopped may still hold it; the link must not wait for that.
         for wait in (*_BIND_AGAIN, None):
             try:
                 self._listener = _bind(host, port)
@@ -201,6 +203,7 @@ def _is_same(tenant: str, asking: str) -> bool:
     """Whether both are one tenant, in whatever form the caller writes it."""
     if tenant == asking:
         return True
+    # Dify writes ids with and without dashes; both are one tenant.
     return is_uuid(asking) and uuid.UUID(tenant) == uuid.UUID(asking)
 
 

@@ -77,6 +77,7 @@ class Connector:
         self, identifier: PluginIdentifier, package: bytes, *, verified: bool, progress: Progress
     ) -> Function:
         """Build and launch. The function when the connector says that it runs."""
+        # Random: a package may hold any bytes, those of a fixed one as well.
         boundary = secrets.token_hex(16)
         headers = {
             "Authorization": self._key.reveal(),
@@ -94,6 +95,7 @@ class Connector:
                 raise _refused(response.status, response.read(_MOST_ANSWER))
             for line in _lines(response):
                 told = launch.take(line)
+                # Not at the end of the answer: its connection may stay open.
                 if launch.done:
                     break
                 if told is not None:
@@ -101,6 +103,7 @@ class Connector:
         return _launched(launch)
 
     def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        # As it is, without a scheme: that is the connector's protocol.
         headers = {"Authorization": self._key.reveal()}
         with (
             self._limited(_SECONDS, "limit of the connector's answers"),
@@ -139,6 +142,7 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
 def _launched(launch: Launch) -> Function:
     if not launch.done:
         raise ConnectorFailed("the connector's answer broke off before the launch ended")
+    # An "end" without them came, in the reference's words for it.
     if not launch.function.url or not launch.function.name:
         raise ConnectorFailed("Internal server error, failed to get lambda url or function name")
     return launch.function

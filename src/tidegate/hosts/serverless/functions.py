@@ -74,6 +74,7 @@ class Functions:
         """Look at the rows at the next call."""
         known = self._known.get(identifier)
         if known is not None:
+            # Stale, not forgotten: its calls go on by what is known when the rows cannot be read.
             known.looked_at = -FRESH
 
     def drop(self, identifier: str) -> None:
@@ -94,11 +95,13 @@ class Functions:
             )
         function = Function(row.url, row.name)
         if known is None:
+            # All at once: what is in use is back with its next call.
             if len(self._known) >= _MOST:
                 self._known.clear()
             permission = (self._declared(identifier).get("resource") or {}).get("permission") or {}
             known = Known(function, Caller(identifier, permission), 0.0)
             self._known[identifier] = known
+        # In place: running back-calls count in its one account.
         known.function = function
         known.looked_at = SYSTEM_CLOCK.monotonic()
         return known

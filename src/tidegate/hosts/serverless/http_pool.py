@@ -136,6 +136,7 @@ class HttpPool:
         if not whole or len(kept) >= MOST_KEPT:
             connection.close()
             return
+        # At the end: the oldest is in front, where the sweeper looks.
         kept.append((time.monotonic(), connection))
         self._kept[_place(target)] = kept
         if self._sweeper is None or self._sweeper.dead:
@@ -143,6 +144,7 @@ class HttpPool:
 
     def _sweep(self) -> None:
         """Close what was not used again in time. Body of a greenlet that ends with the last."""
+        # As long as there is anything, then no greenlet at all.
         while self._kept:
             oldest = time.monotonic() - KEPT_SECONDS
             for place, kept in list(self._kept.items()):

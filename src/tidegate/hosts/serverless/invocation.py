@@ -71,11 +71,13 @@ class Invocation:
 
     def run(self, find: Callable[[str], Known]) -> None:
         """The whole call; it has ended, typed, when this returns."""
+        # From here on, with all that is waited for: a look at the rows, a connection, each batch.
         limit = gevent.Timeout(self.deadline.remaining())
         limit.start()
         try:
             self._serve(find(self.head.plugin))
         except gevent.Timeout as expired:
+            # Somebody else's is a defect, and no deadline.
             if expired is not limit:
                 raise
             self.call.fail(self.deadline.error().as_json())
@@ -88,6 +90,7 @@ class Invocation:
             limit.close()
 
     def _serve(self, known: Known) -> None:
+        # In one piece: it has a length to announce, and at most the few MB that a function takes.
         line = with_session(whole(self.call.payload), self.head.session, self.signed)
         self.call.payload = b""
         limit, action = self._settings.max_serverless_request_bytes, self.head.action
@@ -126,11 +129,13 @@ class Invocation:
             try:
                 if self._once(function, line, port, last=attempt == most):
                     return
+            # Nothing was sent, so the pool has tried as often as it may.
             except CannotConnect as error:
                 raise _unreachable(error.attempts, str(error)) from None
             except (OSError, http.client.HTTPException) as error:
                 text = f"failed to read response body: {error or type(error).__name__}"
                 raise FunctionUnreachable(text, attempts=attempt) from None
+            # Only a 502 comes here, and only for what has no effect: nothing else is sent twice.
             gevent.sleep(wait_before(attempt + 1))
 
     def _once(self, function: str, line: bytes, port: Any, *, last: bool) -> bool:
@@ -159,6 +164,7 @@ class Invocation:
         return True
 
     def _read(self, response: http.client.HTTPResponse, port: Any) -> None:
+        # Platforms and proxies spell them as they like.
         headers = {name.lower(): value for name, value in response.getheaders()}
         body = b"" if 200 <= response.status < 300 else response.read(MOST_REASON)
         failure = response_failure(response.status, response.reason, headers, body)
@@ -166,12 +172,14 @@ class Invocation:
             raise failure
         heard = _Heard(self._log, response.status)
         sessions = Sessions(self._settings.line_limit, heard)
+        # The signed id: it is all that the function ever saw of the session.
         sessions.open(self.signed, port)
         spoke = False
         while sessions.ports and (piece := read_piece(response)):
             gevent.sleep(GIVE_WAY)  # a socket that is never empty lets nobody else run
             dirty = sessions.receive(piece)
             spoke = spoke or bool(dirty)
+            # Not when the session has ended: what a platform says behind the end concerns nobody.
             if heard.failure is not None and sessions.ports:
                 raise heard.failure
             if dirty and port is self.call:
@@ -181,6 +189,7 @@ class Invocation:
                 raise _answers_too_long(self._settings.line_limit)
         if sessions.ports:
             raise _cut(response.status, spoke=spoke)
+        # A connection is used again only after a whole answer: 20 ms of TLS per call.
         _read_to_end(response)
 
 
@@ -269,6 +278,7 @@ def _cut(status: int, *, spoke: bool) -> FunctionFailed:
 
 def _read_to_end(response: http.client.HTTPResponse) -> None:
     """The session has ended: read the last bytes, so that the connection can be used again."""
+    # The caller has his answer: for the rest nobody waits long.
     with gevent.Timeout(_LAST_BYTES, False):
         try:
             while read_piece(response):

@@ -113,6 +113,7 @@ class Serverless:
         except InvalidIdentifier as error:
             call.fail(PluginStartFailed(error.message).as_json())
             return True
+        # Crowded in any case: a function is always up, there are only sessions to wait for.
         if not entrance.admit(call):
             entrance.wait(call, crowded=True)
         return True
@@ -160,6 +161,7 @@ class Serverless:
         relayed = gevent.spawn(self._neighbours.drain, grace)
         self._running.join(timeout=grace)
         relayed.join()
+        # Told before they are killed: a killed one has nobody who would tell its caller.
         for invocation in list(self._invocations.values()):
             invocation.call.fail(stopping.as_json())
         self._running.kill()
@@ -182,6 +184,7 @@ class Serverless:
         with lock:
             try:
                 function = self._launched(identifier, _reporter(call), again=again)
+                # The row first, the word to others after it: who hears of it looks there.
                 self._functions.put(identifier, function)
             except ConnectorFailed as error:
                 raise InstallFailed(f"failed to launch plugin: {error.message}") from error
@@ -209,6 +212,7 @@ class Serverless:
         try:
             self._functions.get(identifier)
             built = False
+        # No row: the version was installed before plugins were functions.
         except PluginStartFailed:
             self._install(call, params, again=False)
             built = True

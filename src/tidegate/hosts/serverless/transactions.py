@@ -106,12 +106,14 @@ class Transactions:
             read = decode_backcall(invoke)
         except InvokeUnreadable as error:
             raise BackCallInvalid(f"failed to parse request: {error}") from None
+        # Held by the session as well: its end must reach those that nobody waits for here.
         answers = self._open.setdefault(signed, set())
         answer = TransactionAnswer(
             call, signed, read.backwards_request_id, lambda: answers.discard(answer)
         )
         answers.add(answer)
         left = SessionOver("the function hung up")
+        # The function hung up, or its api process ended: the work for it stops.
         call.on_cancel = lambda: answer.abandon(left)
         asked = BackCall(
             caller, signed, session, read.backwards_request_id, read.type, bytes(read.request)
