@@ -310,6 +310,19 @@ def test_D_13_secrets_that_cannot_be_read_do_not_fail_the_list(door: World, dify
     assert listed(door)[0]["settings"]["token"] == "se********en"
 
 
+def test_the_stars_of_a_secret_that_could_not_be_read_do_not_replace_it(
+    door: World, dify: Dify
+) -> None:
+    set_up(door)
+    dify.broken = True
+    row = listed(door)[0]
+    dify.broken = False
+    form = {"endpoint_id": row["id"], "user_id": "u1", "name": "renamed"}
+    assert change(door, "update", **form, settings=row["settings"])[1]["data"] is True
+    row = listed(door)[0]
+    assert (row["name"], row["settings"]["token"]) == ("renamed", "se********en")
+
+
 def test_the_masks_of_a_list_are_asked_for_once(door: World, dify: Dify) -> None:
     set_up(door)
     for _ in range(3):

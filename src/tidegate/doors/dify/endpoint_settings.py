@@ -16,6 +16,8 @@ MOST_SETTINGS: Final = 64
 #: Secrets up to this length are masked whole.
 _SHORT: Final = 6
 _SHOWN: Final = 2
+#: Shown in the place of a secret that could not be read.
+_HIDDEN: Final = "*" * _SHORT
 
 type Values = Mapping[str, Any]
 type Config = Iterable[Mapping[str, Any]]
@@ -57,7 +59,7 @@ def masked(settings: Values, config: Config) -> dict[str, Any]:
 def hidden(settings: Values, config: Config) -> dict[str, Any]:
     """The settings when the secrets could not be read: nothing of them."""
     secrets = _secrets(config)
-    return {name: "*" * _SHORT if name in secrets else value for name, value in settings.items()}
+    return {name: _HIDDEN if name in secrets else value for name, value in settings.items()}
 
 
 def unmasked(settings: Values, before: Values, config: Config) -> dict[str, Any]:
@@ -79,7 +81,8 @@ def mask(secret: str) -> str:
 
 
 def _is_mask_of(value: Any, secret: Any) -> bool:
-    return isinstance(secret, str) and value == mask(secret)
+    # Of one that could not be read stars were shown; saved as they come back they would be it.
+    return isinstance(secret, str) and value in (mask(secret), _HIDDEN)
 
 
 def _secrets(config: Config) -> set[str]:
