@@ -10,16 +10,13 @@ from hypothesis import strategies as some
 
 from tidegate.errors import BadRequest, ConnectorFailed
 from tidegate.ids import PluginIdentifier
+from tidegate.wire.connector import Function, Launch, package_name, read_instances
 from tidegate.wire.serverless import (
-    Function,
-    Launch,
     Transaction,
     answer_event,
     invoke_url,
     is_signed,
     line_failure,
-    package_name,
-    read_instances,
     read_transaction,
     response_failure,
     sign_session,

@@ -34,7 +34,7 @@ from tidegate.errors import TidegateError
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import Package, open_package
 from tidegate.settings import Settings
-from tidegate.wire.serverless import package_name
+from tidegate.wire.connector import package_name
 
 type _Begin = Callable[[str, list[tuple[str, str]]], Any]
 

@@ -7,7 +7,8 @@
 | recovery   | plugin, host | what can be saved of a line that is no message |
 | sessions   | plugin, host | the open sessions of a process, and what each line means for them |
 | debugging  | developer, host | how a plugin introduces itself over TCP |
-| serverless | function, host | the same over HTTP, and its connector |
+| serverless | function, host | the same over HTTP |
+| connector  | connector, host | who builds functions: launches and what comes of them |
 | embeddings | function, host | requests that are too large for one call, split and merged |
 | inner_api  | host, Dify | what a back-call asks, and frames of the answer |
 | frames     | host, api | frames of the link |
@@ -20,6 +21,7 @@ Nothing here imports a socket, a process or a room of ours above the ground floo
 """
 
 __all__ = [
+    "connector",
     "debugging",
     "embeddings",
     "frames",

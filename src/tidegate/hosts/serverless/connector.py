@@ -25,13 +25,7 @@ from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool
 from tidegate.ids import PluginIdentifier
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.serverless import (
-    MOST_LAUNCH_LINE,
-    Function,
-    Launch,
-    package_name,
-    read_instances,
-)
+from tidegate.wire.connector import MOST_LAUNCH_LINE, Function, Launch, package_name, read_instances
 
 log = get_log("hosts")
 

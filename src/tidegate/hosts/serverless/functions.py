@@ -15,7 +15,7 @@ from tidegate.hosts.waiting import NOT_FOUND
 from tidegate.ids import PluginIdentifier
 from tidegate.storage import Database, declarations, serverless_runtimes
 from tidegate.telemetry.logs import get_log
-from tidegate.wire.serverless import Function
+from tidegate.wire.connector import Function
 
 log = get_log("hosts")
 

@@ -38,8 +38,8 @@ from tidegate.link import ServerCall
 from tidegate.settings import Settings
 from tidegate.storage import Database, generation
 from tidegate.telemetry.logs import get_log
+from tidegate.wire.connector import Function
 from tidegate.wire.heads import HostHead, PluginHead
-from tidegate.wire.serverless import Function
 
 log = get_log("hosts")
 
@@ -174,6 +174,15 @@ class Serverless:
         """Its greenlet is dead, whatever ended it. Called once."""
         del self._invocations[invocation.signed]
         self._transactions.session_over(invocation.signed)
+        if invocation.head.plugin not in self._functions.known:
+            self._dismiss(invocation.head.plugin)
+
+    def _dismiss(self, identifier: str) -> None:
+        """The entrance of what has no function goes: any text may be called by /v2."""
+        entrance = self._entrances.get(identifier)
+        if entrance is not None and not entrance.sessions and not entrance.waiting:
+            del self._entrances[identifier]
+            entrance.close()
 
     # ------------------------------------------------------------------ operations
 
@@ -226,6 +235,7 @@ class Serverless:
         identifier = str(params.get("identifier", ""))
         self._functions.drop(identifier)
         self._launching.pop(identifier, None)
+        self._dismiss(identifier)
         entrance = self._entrances.get(identifier)
         if entrance is not None and not (entrance.sessions or entrance.waiting):
             del self._entrances[identifier]  # one in use stays: its calls are counted there
