@@ -43,6 +43,27 @@ def refusal(registration: Registration, data: bytes) -> str:
     return caught.value.message
 
 
+def test_blank_lines_before_the_key_end_as_any_other_noise_does():
+    told = refusal(Registration(), b"\n" * 70_000)
+    assert told == "handshake failed, no key in the first 4096 bytes"
+    patient = Registration()
+    for _ in range(4):
+        patient.feed(b" \r\n" * 300)
+        assert patient.advance() is Stage.AWAITING_KEY
+    assert refusal(patient, b"\n" * 600).startswith("handshake failed, no key in the first")
+
+
+def test_blank_lines_are_skipped_in_one_go(monkeypatch):
+    """One by one, 64 KiB of them held the hub for 40 ms."""
+    registration = admitted()
+    looks = []
+    original = Registration._next_line
+    monkeypatch.setattr(Registration, "_next_line", lambda self: looks.append(1) or original(self))
+    registration.feed(b"\n" * 65536 + text(MANIFEST, TOOLS, END) + b"\n\n")
+    assert registration.advance() is Stage.COMPLETE
+    assert len(looks) == 3
+
+
 def test_a_registration_stops_where_the_key_has_to_be_looked_up():
     registration = Registration()
     registration.feed(text(HANDSHAKE, MANIFEST, TOOLS, END))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Final, final
 
@@ -49,12 +50,15 @@ _NULL: Final = Raw(b"null")
 _NO_TEXT: Final = Raw(b'""')
 
 
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
 def trace_of(call: BackCall, session: Session) -> str:
     """``traceparent`` for what is done for a back-call: the caller's trace, or the session's."""
     # Without one of the caller's the session stands in, so that all of its back-calls share one.
-    parts = session.trace.split("-")
-    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
-    trace = trace or call.session_id.replace("-", "")
+    # A webhook's comes from anybody, and goes on to Dify as a header: only what is one (W3C).
+    given = _TRACE.fullmatch(session.trace)
+    trace = given[1] if given else call.session_id.replace("-", "")
     return f"00-{trace}-{secrets.token_hex(8)}-01"
 
 

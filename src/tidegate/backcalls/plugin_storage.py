@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import binascii
 import posixpath
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
@@ -174,11 +175,13 @@ class PluginStorage:
     def _place(self, call: BackCall, session: Session, key: str, prefix: str) -> _Place:
         if not is_uuid(session.tenant):  # it becomes part of a path (D-67)
             raise StorageRefused(f"{prefix}tenant is not a UUID: {session.tenant[:100]}")
+        # However the caller spelled it: rows know one form, and so must files, or a tenant has two.
+        tenant = str(uuid.UUID(session.tenant))
         plugin_id = plugin_id_of(call.caller.plugin)
         return _Place(
-            session.tenant,
+            tenant,
             plugin_id,
-            f"{self._root}/{session.tenant}/{plugin_id}",
+            f"{self._root}/{tenant}/{plugin_id}",
             clean_key(key),
             min(self._most, _granted(call.caller.permission, self._most)),
         )

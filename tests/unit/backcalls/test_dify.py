@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -469,3 +470,11 @@ def test_https_is_verified(caller, tmp_path):
 def test_a_caller_without_permission_costs_dify_nothing(desk, dify):
     ask(desk, back_call(Caller("a/b:1@c", {}), "llm", REQUEST)).wait()
     assert dify.connections == 0
+
+
+@pytest.mark.parametrize("given", ["", "x", f"00-{'x' * 32}-{'0' * 16}-01", "00-é\n-1-2"])
+def test_a_trace_that_is_none_does_not_go_on_to_dify(desk, dify, caller, given):
+    dify.on("invoke/moderation", lambda exchange: {"result": True})
+    ask(desk, back_call(caller, "moderation", REQUEST, of=session(trace=given))).wait()
+    [sent] = dify.calls
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", sent.headers["traceparent"])

@@ -94,6 +94,18 @@ def test_versions_share_and_tenants_and_plugins_do_not(store):
     assert "load data failed" in store.ask("get", "k")
 
 
+def test_a_tenant_has_one_storage_however_a_caller_spells_it(store):
+    store.ask("set", "k", b"v", tenant=TENANT.upper())
+    store.ask("set", "k", b"vv", tenant=TENANT.replace("-", ""))
+    assert store.ask("get", "k") == {"data": b"vv".hex()}
+    assert store.used == 2
+
+
+@pytest.mark.parametrize("tenant", ["{" + TENANT + "}", f"urn:uuid:{TENANT}", "../" + TENANT, ""])
+def test_what_is_no_tenant_has_no_storage(store, tenant):
+    assert "tenant is not a UUID" in store.ask("set", "k", b"v", tenant=tenant)
+
+
 def test_D_43_deleting_what_is_not_there_is_no_error_and_counts_nothing(store):
     assert store.ask("del", "k") == {"data": "ok", "deleted_num": 0}
 
