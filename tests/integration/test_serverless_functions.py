@@ -641,6 +641,21 @@ def test_an_administrator_switches_the_endpoint_at_once(world):
     assert call(world).texts == ["sunny"]
 
 
+def test_what_has_no_function_leaves_nothing_behind(world):
+    for number in range(3):
+        unknown = f"acme/none:0.0.{number}@" + "00" * 32
+        data = {"provider": "none", "tool": "now", "tool_parameters": {}, "credentials": {}}
+        body = json.dumps({"tenant_id": TENANT, "data": data}).encode()
+        headers = {"X_Plugin_Unique_Identifier": unknown, "Content_Type": "application/json"}
+        _, answer, _ = world.ask("POST", "/v2/invoke/dispatch/tool/invoke", body, **headers)
+        assert b"plugin runtime not found" in answer
+    assert call(world).texts == ["sunny"]
+    assert not [one for one in world.serverless._entrances if one.startswith("acme/none")]
+    assert WEATHER in world.serverless._entrances
+    world.control("remove", identifier=WEATHER)
+    assert WEATHER not in world.serverless._entrances
+
+
 def test_switching_what_has_no_function_is_an_error(world):
     given = {"function_name": "x", "function_url": "http://x"}
     identifier = "acme/none:0.0.1@" + "00" * 32

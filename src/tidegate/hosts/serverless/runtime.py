@@ -28,10 +28,11 @@ from tidegate.hosts.neighbours import Neighbours
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.serverless.connector import Connector
-from tidegate.hosts.serverless.functions import Functions, Known
+from tidegate.hosts.serverless.functions import Functions
 from tidegate.hosts.serverless.http_pool import HttpPool
 from tidegate.hosts.serverless.invocation import Invocation
 from tidegate.hosts.serverless.places import Places
+from tidegate.hosts.serverless.status import status_of
 from tidegate.hosts.serverless.transactions import Transactions
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
@@ -149,7 +150,7 @@ class Serverless:
     def status(self) -> Iterable[dict[str, Any]]:
         """One dict per function that was called since the host started."""
         return [
-            _status(identifier, known, self._entrances.get(identifier))
+            status_of(identifier, known, self._entrances.get(identifier))
             for identifier, known in self._functions.known.items()
         ]
 
@@ -285,20 +286,3 @@ def _reporter(call: ServerCall) -> Callable[[str, str], None]:
         call.send(msgspec.json.encode({"step": step, "message": message}))
 
     return progress
-
-
-def _status(identifier: str, known: Known, entrance: Entrance | None) -> dict[str, Any]:
-    return {
-        "identifier": identifier,
-        "runtime": "serverless",
-        "phase": "up",
-        "waiting": entrance.waiting if entrance is not None else 0,
-        "starts": 0,
-        "deaths": 0,
-        "quarantined_until": 0,
-        "last_error": "",
-        "function": {"name": known.function.name, "url": known.function.url},
-        "sessions": entrance.sessions if entrance is not None else 0,
-        "served": known.served,
-        "instances": [],
-    }
