@@ -5,9 +5,10 @@ touched by that greenlet only. The link's reader only hands over bytes.
 """
 
 from tidegate.calls.calls import Calls, PluginCall
+from tidegate.calls.counters import COUNTERS
 from tidegate.calls.failures import PluginFailed, StreamMisused, failure_from
 from tidegate.calls.output_rules import OutputRules, RuleBook
-from tidegate.calls.stream import COUNTERS, Stream
+from tidegate.calls.stream import Stream
 
 __all__ = [
     "COUNTERS",

@@ -18,16 +18,16 @@ code runs alone until it waits, and only ``take`` waits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
 from gevent import get_hub, getcurrent
 from gevent.hub import Waiter
 
+from tidegate.calls.backlog import Backlog
+from tidegate.calls.counters import COUNTERS
 from tidegate.calls.failures import StreamMisused, failure_from
 from tidegate.calls.output_rules import OutputRules
-from tidegate.calls.spool import Spool
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.deadline import Budget, Deadline
 from tidegate.errors import CallFailed, IdleTimeout, SlowConsumer
@@ -43,28 +43,13 @@ class Upstream(Protocol):
         """Idempotent; must not wait."""
 
 
-@dataclass(slots=True)
-class StreamCounters:
-    """Figures of all streams of this process; read by metrics."""
-
-    opened: int = 0
-    closed: int = 0
-    dropped: int = 0
-    spooled_bytes: int = 0
-    slow: int = 0
-
-
-COUNTERS = StreamCounters()
-
-
 @final
 class Stream:
     """What comes back from one call. Made by :class:`tidegate.calls.Calls`."""
 
     __slots__ = (
-        "_bodies", "_budget", "_closed", "_deadline", "_ended", "_error", "_held", "_idle",
-        "_on_close", "_owner", "_pushed_at", "_rules", "_spool", "_spool_folder", "_timer",
-        "_upstream", "_waiter",
+        "_backlog", "_closed", "_deadline", "_ended", "_error", "_idle",
+        "_on_close", "_owner", "_pushed_at", "_rules", "_timer", "_upstream", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -77,14 +62,10 @@ class Stream:
         idle_seconds: float = 0.0,
     ) -> None:
         self._deadline = deadline
-        self._budget = budget
+        self._backlog = Backlog(budget, spool_folder)
         self._rules = rules
-        self._spool_folder = spool_folder
         self._idle = idle_seconds
         self._pushed_at = SYSTEM_CLOCK.monotonic() if idle_seconds else 0.0
-        self._bodies: list[bytes] = []
-        self._held = 0
-        self._spool: Spool | None = None
         self._error: CallFailed | None = None
         self._ended = False
         self._closed = False
@@ -105,14 +86,14 @@ class Stream:
         if self._ended or self._closed:
             COUNTERS.dropped += 1
             return
-        if self._spool is None and (
-            # One body always fits, however large: it is in memory already, and refusing it would
-            # end calls whose single chunk is over the budget although nothing waits.
-            not self._bodies or self._held + len(body) <= self._budget.memory
-        ):
-            self._bodies.append(body)
-            self._held += len(body)
-        elif not self._push_to_spool(body):
+        try:
+            taken = self._backlog.push(body)
+        except OSError as error:
+            # A full disk costs the calls that need it, and none of those that fit into memory.
+            log.error("spool file not written; its call ends", error=str(error))
+            taken = False
+        if not taken:
+            self._too_slow(self._backlog.waiting + len(body))
             return
         # After the append: a body that was refused is no sign of life.
         if self._idle:
@@ -159,10 +140,7 @@ class Stream:
         self._closed = True
         # An upstream that ended by itself has forgotten the call: there is nobody to cancel.
         ended_before, self._ended = self._ended, True
-        self._bodies = []
-        self._held = 0
-        if self._spool is not None:
-            self._spool.close()
+        self._backlog.drop()
         self._timer.stop()
         self._timer.close()
         COUNTERS.closed += 1
@@ -203,8 +181,7 @@ class Stream:
 
         For a consumer that sends the last chunk and the end in one write.
         """
-        # A spool is never empty here: it goes with its last body.
-        return self._ended or self._closed or bool(self._bodies) or self._spool is not None
+        return self._ended or self._closed or bool(self._backlog)
 
     def abort(self, error: CallFailed) -> None:
         """End the call from our side with ``error`` (drain, live cancel). From any greenlet."""
@@ -228,27 +205,13 @@ class Stream:
             raise StreamMisused("a stream is read by the one greenlet that consumes its call")
 
     def _ready(self) -> list[bytes]:
-        if self._bodies:
-            bodies, self._bodies = self._bodies, []
-            self._held = 0
-            return bodies
-        # Memory first: what is in it came before the spool was begun, and nothing goes there until
-        # it is used up.
-        if self._spool is not None and not self._closed:
-            return self._from_spool(self._spool)
-        return []
-
-    def _from_spool(self, spool: Spool) -> list[bytes]:
         try:
-            bodies = spool.take()
+            return self._backlog.take()
         except OSError as error:
             # A hole in the stream is worse than its end.
             log.error("spool file not read; its call ends", error=str(error))
             self._cut_off(CallFailed(f"what waited on disk for this call cannot be read: {error}"))
             return []
-        if not spool.size:
-            self._drop_spool()
-        return bodies
 
     def _through_rules(self, bodies: list[bytes]) -> list[bytes]:
         if self._rules is None:
@@ -260,9 +223,7 @@ class Stream:
 
     def _cut_off(self, error: CallFailed) -> None:
         """End the call with ``error``; nothing that was pushed and not taken is delivered."""
-        self._bodies = []
-        self._held = 0
-        self._drop_spool()
+        self._backlog.drop()
         self._ended = True
         self._error = error
         if self._upstream is not None:
@@ -295,25 +256,7 @@ class Stream:
             # again, and with it every other call of this link.
             get_hub().loop.run_callback(waiter.switch, None)
 
-    def _push_to_spool(self, body: bytes) -> bool:
-        spool = self._spool
-        waiting = self._held + (spool.size if spool is not None else 0)
-        # Both together against the second limit: it is the whole of what one call may leave lying
-        # around.
-        if self._spool_folder is None or waiting + len(body) > self._budget.spool:
-            return self._too_slow(waiting + len(body))
-        try:
-            if spool is None:
-                spool = self._spool = Spool(self._spool_folder)
-            spool.append(body)
-        except OSError as error:
-            # A full disk costs the calls that need it, and none of those that fit into memory.
-            log.error("spool file not written; its call ends", error=str(error))
-            return self._too_slow(waiting + len(body))
-        COUNTERS.spooled_bytes += len(body)
-        return True
-
-    def _too_slow(self, waiting: int) -> bool:
+    def _too_slow(self, waiting: int) -> None:
         COUNTERS.slow += 1
         self.abort(
             SlowConsumer(
@@ -322,12 +265,6 @@ class Stream:
                 bytes=waiting,
             )
         )
-        return False
-
-    def _drop_spool(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
 
     def _timer_seconds(self) -> float:
         left = self._deadline.remaining()

@@ -199,7 +199,7 @@ def test_a_consumer_that_catches_up_goes_back_to_memory(tmp_path):
     while len(got) < 10:
         got += stream.take()
     stream.push(b"next")
-    assert stream._spool is None
+    assert stream._backlog._spool is None
     assert stream.take() == [b"next"]
     stream.close()
 
@@ -342,7 +342,7 @@ def test_a_spool_that_cannot_be_read_ends_the_call_typed_and_lets_go(tmp_path):
     for number in range(3):
         stream.push(b"%d" % number * 100)
     assert stream.take() == [b"first"]
-    stream._spool._segments[0]._file.truncate(50)  # as a disk does that lost a block
+    stream._backlog._spool._segments[0]._file.truncate(50)  # as a disk does that lost a block
     with pytest.raises(CallFailed, match="cannot be read"):
         stream.take()
     assert upstream.cancels == 1
