@@ -27,7 +27,8 @@ from tidegate.hosts.writer import Writer
 from tidegate.link import ServerCall, flush, wait_writable
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.heads import PluginHead
-from tidegate.wire.sessions import Port, Sessions
+from tidegate.wire.ports import Port
+from tidegate.wire.sessions import Sessions
 
 log = get_log("hosts")
 

@@ -26,6 +26,7 @@ from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments import Exit, Progress
 from tidegate.errors import CallFailed, PluginStartFailed, TidegateError
 from tidegate.hosts.admission import Admission
+from tidegate.hosts.choosing import choose, serves
 from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.instance import State
 from tidegate.hosts.launch import Prepared
@@ -107,7 +108,7 @@ class Supervisor:
         """Begin a session, now or when there is one. Never waits (``link.Handler.opened``)."""
         if self._entrance.admit(call):
             return
-        serving = any(self._serves(one) for one in self.pool)
+        serving = any(serves(one, self.settings) for one in self.pool)
         refusal = None if serving else self._refusal()
         if refusal is not None:
             call.fail(refusal.as_json())
@@ -124,21 +125,7 @@ class Supervisor:
         return False
 
     def _pick(self) -> LocalInstance | None:
-        """The instance with the fewest sessions that takes one more."""
-        # Nearly every plugin has one: this is on the way of every call.
-        pool = self.pool
-        if len(pool) == 1:
-            return pool[0] if self._takes(pool[0]) else None
-        return min(filter(self._takes, pool), key=lambda one: one.load, default=None)
-
-    def _takes(self, instance: LocalInstance) -> bool:
-        cap = self.settings.tidegate_instance_sessions
-        return (not cap or instance.load < cap) and self._serves(instance)
-
-    def _serves(self, instance: LocalInstance) -> bool:
-        stall = self.settings.tidegate_stall_limit
-        # One that is silent to its calls would be to the next: it goes to another, or to a new one.
-        return instance.usable and not instance.table.stalled(stall)
+        return choose(self.pool, self.settings)
 
     def _refusal(self) -> CallFailed | None:
         if self._stopped:

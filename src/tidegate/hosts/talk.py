@@ -25,7 +25,7 @@ _LEVELS: Final = {"warn": "warning", "fatal": "error", "critical": "error"}
 
 @final
 class Talk:
-    """Listener of one process's sessions (wire/sessions). Called by its reader: never waits.
+    """Listener of one process's sessions (wire/ports). Called by its reader: never waits.
 
     ``session_of`` gives an open session, ``break_off`` ends one with an error.
     """

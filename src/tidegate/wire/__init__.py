@@ -6,6 +6,7 @@
 | session    | plugin, host | one line: events and messages, requests, answers of back-calls |
 | recovery   | plugin, host | what can be saved of a line that is no message |
 | sessions   | plugin, host | the open sessions of a process, and what each line means for them |
+| ports      | plugin, host | who gets what a plugin says: its callers, its log |
 | debugging  | developer, host | how a plugin introduces itself over TCP |
 | serverless | function, host | the same over HTTP |
 | connector  | connector, host | who builds functions: launches and what comes of them |
@@ -29,6 +30,7 @@ __all__ = [
     "inner_api",
     "lines",
     "pieces",
+    "ports",
     "raw_http",
     "recovery",
     "serverless",

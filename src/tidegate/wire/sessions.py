@@ -15,10 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 from tidegate.errors import MessageTooLarge, ProtocolError
 from tidegate.wire.lines import HEAD_KEPT, LineSplitter, OversizedLine, sift
+from tidegate.wire.ports import Listener, Port
 from tidegate.wire.recovery import MOST_ESCAPES, glued_events, with_whole_pairs
 from tidegate.wire.session import (
     UNREADABLE,
@@ -41,36 +42,6 @@ _MOST_NOISE: Final = 1000
 #: Longest error of a plugin in bytes: a traceback has some thousands.
 _MOST_ERROR: Final = 1 << 20
 _DAMAGED: Final = re.compile(rb'"event"\s*:\s*"session"')
-
-
-class Port(Protocol):
-    """Where a session's output goes: the link's ServerCall has this shape."""
-
-    #: Chunks, as bytes or as msgspec.Raw: views of their lines, for a copy costs a fifth of all.
-    buffer: list[bytes]
-    closed: bool
-
-    def conclude(self, error: bytes = b"") -> None:
-        """End the call at the next flush; empty is a normal end."""
-
-
-class Listener(Protocol):
-    """What a plugin says apart from its answers. Called from :meth:`Sessions.receive`."""
-
-    def heartbeat(self) -> None:
-        """A heartbeat; the first one means ready."""
-
-    def log(self, level: str, message: str) -> None:
-        """A log line, or an error event."""
-
-    def noise(self, text: bytes) -> None:
-        """Text on standard output that is no message: ``print()``, a banner, raw bytes."""
-
-    def dropped(self, lines: int) -> None:
-        """So many more texts that are no message came, in a flood that nobody can read."""
-
-    def invoke(self, session_id: str, request: bytes) -> None:
-        """A back-call: JSON ``{type, backwards_request_id, request}``. The session may be over."""
 
 
 @final

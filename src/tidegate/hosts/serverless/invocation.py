@@ -195,7 +195,7 @@ class Invocation:
 
 @final
 class _Collected:
-    """A session's output kept for a while: the answer of one batch. A ``wire.sessions.Port``."""
+    """A session's output kept for a while: the answer of one batch. A ``wire.ports.Port``."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -220,7 +220,7 @@ class _Collected:
 
 @final
 class _Heard:
-    """What a function says apart from its answer. A ``wire.sessions.Listener``."""
+    """What a function says apart from its answer. A ``wire.ports.Listener``."""
 
     def __init__(self, plugin_log: PluginLog, status: int) -> None:
         self._log = plugin_log
