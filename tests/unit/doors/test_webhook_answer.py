@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.doors.dify.webhook import HookAnswer
+from tidegate.doors.dify.webhook_answer import HookAnswer
 from tidegate.errors import ProtocolError
 
 

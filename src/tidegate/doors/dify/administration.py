@@ -31,10 +31,7 @@ from tidegate.doors.routes import (
     StreamResponse,
 )
 from tidegate.doors.services import Services
-from tidegate.errors import (
-    CallFailed,
-    InternalFailure,
-)
+from tidegate.errors import CallFailed, InternalFailure
 from tidegate.storage import serverless_runtimes
 from tidegate.telemetry.logs import get_log
 from tidegate.wire import sse

@@ -24,11 +24,7 @@ from tidegate.doors.routes import (
     StreamResponse,
 )
 from tidegate.doors.services import Services
-from tidegate.errors import (
-    BadRequest,
-    CallFailed,
-    TidegateError,
-)
+from tidegate.errors import BadRequest, CallFailed, TidegateError
 from tidegate.runtime import home
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.serverless import (
