@@ -7,6 +7,7 @@ their query, which may hold secrets (spec/http/08 section 6).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from datetime import datetime
@@ -55,8 +56,10 @@ class AccessLog:
         # request.
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
-                handler.stream.write(text)
-                handler.flush()
+                # A disk that is full, or a reader that left, costs lines and nothing else.
+                with contextlib.suppress(OSError, ValueError):
+                    handler.stream.write(text)
+                    handler.flush()
 
     def _now(self) -> str:
         now = time.time()

@@ -184,6 +184,8 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         path = settings.home.below(settings.log_file)
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path))
+    # Else each line that a full disk does not take is twenty on standard error.
+    logging.raiseExceptions = settings.debug
     root = logging.getLogger()
     # Those of Gunicorn, Celery or an earlier call: a line must not be written twice.
     for handler in list(root.handlers):

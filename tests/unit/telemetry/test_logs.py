@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -20,6 +21,7 @@ def written():
     """Logging configured onto a text; put back afterwards."""
     root = logging.getLogger()
     before = list(root.handlers), root.level, logging.getLogger("tidegate").level
+    raises = logging.raiseExceptions
     stream = io.StringIO()
 
     def configure(**environ: str) -> tuple[Settings, io.StringIO]:
@@ -28,6 +30,11 @@ def written():
         return settings, stream
 
     yield configure
+    logging.raiseExceptions = raises
+    for handler in set(root.handlers) - set(before[0]):
+        if isinstance(handler, logging.FileHandler):
+            with contextlib.suppress(OSError):  # of what it could not write
+                handler.stream.close()
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     logging.getLogger("tidegate").setLevel(before[2])
@@ -142,3 +149,13 @@ def test_lines_of_one_turn_are_one_write_and_none_is_lost(written) -> None:
     log.flush()
     assert len(stream.getvalue().splitlines()) == 4
     assert 'path="/a\\nb"' in stream.getvalue()
+
+
+def test_T_R2_a_disk_that_is_full_costs_lines_of_the_log_file_alone(written, capsys) -> None:
+    settings, stream = written(LOG_FILE="/dev/full")
+    get_log("hosts").info("instance ready", plugin="acme/x")
+    AccessLog(settings).write("GET", "/health", 200, 0.001, "127.0.0.1")
+    gevent.sleep(0)
+    assert "instance ready" in stream.getvalue()
+    assert "path=/health" in stream.getvalue()
+    assert capsys.readouterr().err == ""
