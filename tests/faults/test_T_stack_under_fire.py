@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,9 +38,20 @@ CREDENTIAL = "canary-credential-4c9a"
 def stack(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("fire") / "home"
     given = {"DIFY_INNER_API_URL": "http://127.0.0.1:9", "TIDEGATE_GRACE": "20"}
-    with running_stack(home, **CANARIES, **given) as stack:
+    with cores_allowed(), running_stack(home, **CANARIES, **given) as stack:
         stack.install(package_of(PLUGINS / "misbehave", home.parent))
         yield stack
+
+
+@contextmanager
+def cores_allowed() -> Iterator[None]:
+    """Whoever starts Tidegate here would let it dump its memory."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 def data_of(deed: str, **given: object) -> dict[str, object]:
@@ -260,13 +274,41 @@ def test_T_S14_canary_secrets_are_in_no_log_no_answer_and_no_metric(stack):
     said.append(stack.ask("GET", "/debug/runtime", None, X_Admin_Api_Key="wrong"))
     for path in ("/metrics/", "/debug/runtime", "/debug/plugins", "/health/deep"):
         said.append(stack.ask("GET", path))
+    crash(stack, "api")
+    crash(stack, "host")
     answers = b"\n".join(body for _, body in said)
     logs = {path: path.read_bytes() for path in stack.home.rglob("*.log*") if path.is_file()}
     logs[stack.log] = stack.log.read_bytes()
+    assert any(b"SIGABRT" in text or b"signal 6" in text for text in logs.values())
     assert any(b"cannot go on" in text for text in logs.values()), "the logs are the right ones"
     for canary in (*CANARIES.values(), CREDENTIAL):
         assert canary.encode() not in answers
         assert [str(path) for path, text in logs.items() if canary.encode() in text] == []
+
+
+def crash(stack: Stack, role: str) -> None:
+    """As a defect of native code would: with a dump of memory, where one is allowed."""
+    pid = stack.pid(role)
+    folder = Path(os.readlink(f"/proc/{pid}/cwd"))
+    [limit] = [
+        line.split()[4]
+        for line in Path(f"/proc/{pid}/limits").read_text().splitlines()
+        if line.startswith("Max core file size")
+    ]
+    assert limit == "0"
+    before = set(folder.glob("core*"))
+    os.kill(pid, signal.SIGABRT)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30)
+    assert set(folder.glob("core*")) == before
+    assert list(stack.home.rglob("core*")) == []
+    wait_until(lambda: _is_ready(stack), 60)
+
+
+def _is_ready(stack: Stack) -> bool:
+    try:
+        return stack.ask("GET", "/health/ready")[0] == 200
+    except OSError:
+        return False
 
 
 def _underscored(headers: dict[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from tidegate.errors import StartRefused
 from tidegate.runtime.home import link_socket, prepare_home
+from tidegate.runtime.limits import dump_no_memory
 from tidegate.settings import Settings
 
 ROLES = ("api", "worker", "beat", "host")
@@ -69,6 +70,7 @@ def launch(role: str, argv: Sequence[str]) -> NoReturn:
             raise SystemExit(0)
         # Absolute from here on: the program may change its working folder.
         os.environ["TIDEGATE_HOME"] = settings.tidegate_home
+        dump_no_memory(settings)
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606 - the command is ours
 

@@ -80,3 +80,14 @@ def raise_open_files(wanted: int, setting: str) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def dump_no_memory(settings: Settings) -> None:
+    """From here on a crash of this process, and of those that it starts, leaves no core file.
+
+    The memory of a role holds every key and the credentials of running calls. Called before roles
+    start; not with DEBUG, where somebody may want the file.
+    """
+    if not settings.debug:
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

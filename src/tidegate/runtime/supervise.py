@@ -25,8 +25,9 @@ from typing import NoReturn, final
 from tidegate.errors import StartRefused
 from tidegate.runtime import launcher
 from tidegate.runtime.home import prepare_home, take_lock
+from tidegate.runtime.limits import dump_no_memory
 from tidegate.runtime.readiness import api_address
-from tidegate.runtime.roles import DEATHS, Role, State
+from tidegate.runtime.roles import DEATHS, Role, State, show
 from tidegate.settings import Settings
 
 START_ORDER = ("host", "worker", "beat", "api")
@@ -81,6 +82,7 @@ def run(
     for name in START_ORDER:
         launcher.check(name, settings)
     _migrate(settings)
+    dump_no_memory(settings)
     commands = {name: launcher.command_for(name, settings) for name in START_ORDER}
     environ = _environment(settings, reload=reload)
     supervisor = Supervisor(settings, commands, environ, after_ready, quiet=quiet)
@@ -285,4 +287,4 @@ def _exit_text(code: int) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"tidegate: {text}", file=sys.stdout, flush=True)
+    show(f"tidegate: {text}\n".encode())
