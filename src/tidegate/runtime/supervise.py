@@ -27,7 +27,7 @@ from tidegate.runtime import launcher
 from tidegate.runtime.home import prepare_home, take_lock
 from tidegate.runtime.limits import dump_no_memory
 from tidegate.runtime.readiness import api_address
-from tidegate.runtime.roles import DEATHS, Role, State, show
+from tidegate.runtime.roles import DEATHS, Role, State
 from tidegate.settings import Settings
 
 START_ORDER = ("host", "worker", "beat", "api")
@@ -287,4 +287,4 @@ def _exit_text(code: int) -> str:
 
 
 def _say(text: str) -> None:
-    show(f"tidegate: {text}\n".encode())
+    print(f"tidegate: {text}", file=sys.stdout, flush=True)
