@@ -32,6 +32,7 @@ from tidegate.environments.closure import Project, read_project
 from tidegate.environments.installing import Installer, remove_folder
 from tidegate.environments.interpreters import Interpreter, Interpreters
 from tidegate.environments.mirrors import Mirror
+from tidegate.environments.sdks import mend_sdk
 from tidegate.environments.tool import Tools
 from tidegate.environments.walls import COMPILER, Confine
 from tidegate.errors import EnvironmentFailed
@@ -181,6 +182,8 @@ class Environments:
         remove_folder(self._root / key)
         try:
             self._installer.fill(temporary, project, interpreter, progress)
+            # Now it is the host's alone: whoever built it can put no link in the way of these two.
+            mend_sdk(temporary, progress)
             _write_marker(temporary / _MARKER, key, interpreter)
             temporary.rename(self._root / key)
         except BaseException:
@@ -228,7 +231,9 @@ def _write_marker(path: Path, key: str, interpreter: Interpreter) -> None:
         "prefix": interpreter.prefix,
         "timestamp": int(SYSTEM_CLOCK.now().timestamp()),
     }
-    path.write_text(json.dumps(marker), encoding="utf-8")
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:  # "x" does not follow a link left there
+        file.write(json.dumps(marker))
 
 
 def _flock(fd: int, key: str) -> None:

@@ -19,11 +19,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
+from importlib.machinery import PathFinder
+
+# Every Python of the environment imports this file first: what is only for the type checker
+# would double the time that it takes to start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 #: Seconds after which a session that has not stopped writing lets the others in, once.
 TURN = 0.005
@@ -98,15 +103,17 @@ def _estimate_long_texts(module: Any) -> None:
     model._get_num_tokens_by_gpt2 = estimated
 
 
-_MENDS = {"dify_plugin.core.server.stdio.response_writer": _write_in_turns}
-_OLD = {
+_MENDS: dict[str, Callable[[Any], None]] = {
+    "dify_plugin.core.server.stdio.response_writer": _write_in_turns
+}
+_OLD: dict[str, Callable[[Any], None]] = {
     "dify_plugin.core.server.stdio.request_reader": _read_more,
     "dify_plugin.entities.model.llm": _send_no_prompts,
     "dify_plugin.interfaces.model.ai_model": _estimate_long_texts,
 }
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds those modules as everybody does, and mends what they became."""
 
     def __init__(self, mends: dict[str, Callable[[Any], None]]) -> None:
@@ -119,17 +126,19 @@ class _Finder(MetaPathFinder):
         spec = PathFinder.find_spec(fullname, path, target) if mend is not None else None
         if spec is not None and spec.loader is not None and mend is not None:
             # Around its own loader: what the SDK does at import is done, whatever its version.
-            spec.loader = _Mender(spec.loader, mend)
+            mender: Any = _Mender(spec.loader, mend)
+            spec.loader = mender
         return spec
 
 
-class _Mender(Loader):
-    def __init__(self, loader: Loader, mend: Callable[[Any], None]) -> None:
+class _Mender:
+    def __init__(self, loader: Any, mend: Callable[[Any], None]) -> None:
         self._loader = loader
         self._mend = mend
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
