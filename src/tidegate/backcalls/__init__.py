@@ -9,6 +9,7 @@ dify, inner_client      Dify's inner API as the one who answers
 plugin_storage          storage: answered here, whoever answers the rest
 endpoint_secrets        secrets of endpoint settings, encrypted by Dify or here
 vault, keyring          the local key; credentials that it seals
+wiring                  whether Dify takes our key, for doctor
 ======================  ===========================================================
 """
 

@@ -16,7 +16,7 @@ import click
 from tidegate.cli.client import Client, Unreachable
 from tidegate.cli.show import table
 from tidegate.cli.target import Target, as_json, local_settings
-from tidegate.errors import TidegateError
+from tidegate.errors import CallFailed, TidegateError
 from tidegate.runtime import launcher
 from tidegate.runtime.home import link_socket
 from tidegate.settings import Secret, Settings
@@ -123,6 +123,19 @@ def _database(settings: Settings) -> str:
     return f"{settings.database_kind} answers"
 
 
+def _backcalls(settings: Settings) -> str:
+    if settings.backcalls == "self":
+        return "answered here (TIDEGATE_BACKCALLS=self); what only Dify has is refused"
+    from tidegate.backcalls.wiring import check_inner_api
+
+    try:
+        return check_inner_api(settings)
+    except CallFailed as error:
+        if "status" in error.details:
+            raise
+        raise Warned(error.message) from error  # it may be started later, as the roles are
+
+
 def _host(settings: Settings) -> str:
     if settings.tidegate_link_host:
         return _host_elsewhere(settings.tidegate_link_host)
@@ -177,6 +190,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "environments": _uv,
     "packages": _signatures,
     "storage": _database,
+    "back-calls": _backcalls,
     "host": _host,
     "isolation": _isolation,
     "api": _api,

@@ -109,6 +109,22 @@ def test_doctor_tells_other_tenants_of_its_addresses_from_tidegate(
     assert "TIDEGATE_LINK_HOST" in done.stdout
 
 
+def test_T22_doctor_tells_whether_dify_takes_the_key(tidegate: Run, server: Recorded) -> None:
+    def row(address: str) -> tuple[str, str]:
+        environ = {"DIFY_INNER_API_URL": address, "DIFY_INNER_API_KEY": "wrong"}
+        done = tidegate("doctor", "--json", SERVER_PORT="1", **environ)
+        found = {row["check"]: row for row in json.loads(done.stdout)}["back-calls"]
+        return found["state"], found["says"]
+
+    state, says = row("http://127.0.0.1:1")
+    assert (state, "127.0.0.1:1" in says) == ("warning", True)
+    server.gives("POST invoke/encrypt", [], plain=True)  # 200: none of Dify's
+    assert row(server.base) == (
+        "broken",
+        f"{server.base} answers, but it takes a request that Dify would refuse: is it Dify?",
+    )
+
+
 def test_doctor_names_a_database_that_was_not_migrated(
     tidegate: Run, postgres: PostgresServer
 ) -> None:
