@@ -71,7 +71,7 @@ class Terminal:
         """What was printed so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
-    def wait_until_up(self, seconds: float = 200) -> str:
+    def wait_until_up(self, seconds: float = 300) -> str:
         """Until the last line of the welcome is there; gives all that was printed."""
         end = time.monotonic() + seconds
         while "Ctrl-C stops everything" not in self.text():
@@ -83,7 +83,7 @@ class Terminal:
     def interrupt(self) -> None:
         """Ctrl-C, and wait for the end."""
         os.killpg(self.process.pid, signal.SIGINT)
-        self.process.wait(40)
+        self.process.wait(90)
 
     def left(self) -> list[str]:
         """Processes that still run something of this checkout."""
@@ -108,7 +108,7 @@ def terminals(checkout: Path) -> Iterator[list[Terminal]]:
     for one in opened:
         if one.process.poll() is None:
             os.killpg(one.process.pid, signal.SIGTERM)
-            one.process.wait(40)
+            one.process.wait(90)
 
 
 def _stream(text: str) -> list[str]:
@@ -119,7 +119,7 @@ def _stream(text: str) -> list[str]:
     return re.findall(r'"text":\s*"([^"]*)"', done.stdout)
 
 
-@pytest.mark.limit(400, "makes an environment and starts everything twice")
+@pytest.mark.limit(700, "makes an environment and starts everything twice")
 def test_make_run_streams_stops_and_comes_back(checkout: Path, terminals: list[Terminal]) -> None:
     first = Terminal(checkout)
     terminals.append(first)
@@ -136,7 +136,7 @@ def test_make_run_streams_stops_and_comes_back(checkout: Path, terminals: list[T
 
     second = Terminal(checkout)
     terminals.append(second)
-    text = second.wait_until_up(60)
+    text = second.wait_until_up(150)
     assert "[setup" not in text, "nothing is set up again"
     assert "uploading" not in text, "the plugins are still there"
     assert len(_stream(text)) >= 3
