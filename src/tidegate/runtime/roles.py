@@ -71,13 +71,13 @@ class RoleLog:
         except OSError as error:
             # A disk that is full costs lines of a log; it must not end the four roles.
             if not self._broken:
-                _show(self._prefix + f"(not in {self._path}: {error})\n".encode())
+                show(self._prefix + f"(not in {self._path}: {error})\n".encode())
             self._broken = True
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._note(line.decode("utf-8", "replace").strip())
         if lines and not self._quiet:
-            _show(b"".join(self._prefix + line + b"\n" for line in lines))
+            show(b"".join(self._prefix + line + b"\n" for line in lines))
 
     def begin(self) -> None:
         """A new process writes: what the one before said is no reason any more."""
@@ -92,7 +92,7 @@ class RoleLog:
     def close(self) -> None:
         """Show what is left of a line and close the file."""
         if self._rest and not self._quiet:
-            _show(self._prefix + self._rest + b"\n")
+            show(self._prefix + self._rest + b"\n")
         self._file.close()
 
     def _rotate(self) -> None:
@@ -107,12 +107,13 @@ class RoleLog:
         old.close()
 
 
-def _show(data: bytes) -> None:
+def show(data: bytes) -> None:
+    """Write to the terminal; nothing where that is gone, or only its reader."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except (BrokenPipeError, ValueError):
-        return  # the terminal is gone, the file has it
+    except (OSError, ValueError):
+        return  # the roles are worth more than a word about them, and files have it
 
 
 @final

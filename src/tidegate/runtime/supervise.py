@@ -16,7 +16,6 @@ import selectors
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -27,7 +26,7 @@ from tidegate.runtime import launcher
 from tidegate.runtime.home import prepare_home, take_lock
 from tidegate.runtime.limits import dump_no_memory
 from tidegate.runtime.readiness import api_address
-from tidegate.runtime.roles import DEATHS, Role, State
+from tidegate.runtime.roles import DEATHS, Role, State, show
 from tidegate.settings import Settings
 
 START_ORDER = ("host", "worker", "beat", "api")
@@ -287,4 +286,4 @@ def _exit_text(code: int) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"tidegate: {text}", file=sys.stdout, flush=True)
+    show(f"tidegate: {text}\n".encode())

@@ -1,8 +1,13 @@
 """The log of a role that `tidegate up` looks after."""
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 
-from tidegate.runtime import roles
+from gevent import monkey
+
+from tidegate.runtime import roles, supervise
 from tidegate.runtime.roles import RoleLog
 
 
@@ -34,3 +39,16 @@ def test_a_log_rotates_and_goes_on_where_that_cannot_be(tmp_path, monkeypatch, c
     log.close()
     assert path.read_bytes() == b"b" + b"c" * 101 + b"d"
     assert "not in" in capsys.readouterr().out
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    """`tidegate up | head` lost its loop, and with it the order in which roles are stopped."""
+    reader, writer = os.pipe()
+    close = monkey.get_original("os", "close")
+    close(reader)
+    gone = open(writer, "w")  # noqa: SIM115 - what is in it cannot be written at its end either
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        supervise._say("starting host, worker, beat, api")
+    with contextlib.suppress(OSError):
+        gone.close()
