@@ -18,6 +18,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 from gevent.server import StreamServer
 
+from tests.fake_dify import fake_dify
 from tests.patience import patience
 from tests.serverless import ADMIN, TENANT, ServerlessWorld, serverless_world
 from tidegate.errors import StartRefused
@@ -582,6 +583,48 @@ def test_a_back_call_that_arrives_at_another_host_is_answered_by_the_one_that_ca
     assert lines[0]["session_id"] == sessions[0]
     assert b"PermissionDenied" in second[1]
     assert (late[0], b"SessionNotFound" in late[1]) == (400, True)
+
+
+def test_a_back_call_that_was_handed_on_streams_and_ends_with_who_asked(tmp_path):
+    """From its function to api, to that host, to the one that called it, to Dify - and back."""
+    stopped, heard = Event(), Queue()
+
+    def tool(exchange: Any) -> None:
+        exchange.begin()
+        exchange.send({"type": "text", "message": {"text": "first"}})
+        exchange.sock.recv(1)  # until our host hangs up
+        stopped.set()
+
+    def script(asked: Asked) -> None:
+        session = asked.line["session_id"]
+        asked.begin()
+        request = {"tool_type": "builtin", "provider": "p", "tool": "t", "tool_parameters": {}}
+        body = invoke(session, request, type="tool")
+        with socket.create_connection(other.address) as sock:
+            head = f"POST {PLACE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            sock.sendall(head.encode() + body)
+            answer = b""
+            while b"first" not in answer:
+                answer += sock.recv(1 << 16)
+            heard.put(answer)
+        assert stopped.wait(10)
+        asked.end()
+
+    granted = {**DECLARATION, "resource": {"permission": {"tool": {"enabled": True}}}}
+    with (
+        fake_dify() as dify,
+        serverless_world(tmp_path / "home", **dify.environ) as home_world,
+        serverless_world(tmp_path / "other") as other,
+    ):
+        dify.on("invoke/tool", tool)
+        function = Function(script)
+        home_world.forge(WEATHER, granted, function.url)
+        assert call(home_world).error is None
+        assert stopped.is_set()
+        assert heard.get(timeout=1)
+        assert home_world.host.target.running == 0
+        assert other.serverless._neighbours._relays == set()
+        function.server.stop()
 
 
 def test_where_a_session_lives_is_hidden_from_its_function(world):
