@@ -10,7 +10,7 @@ Messages of failed rules have the reference's form, since clients show them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, ClassVar, Final, final, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs
@@ -50,6 +50,8 @@ def _identifier(value: str) -> bool:
     return True
 
 
+#: The largest offset that both databases take.
+_FURTHEST: Final = (1 << 63) - 1
 REQUIRED: Final = Rule("required", _given)
 IDENTIFIER: Final = Rule("plugin_unique_identifier", _identifier)
 
@@ -91,7 +93,8 @@ class PageForm(Form):
     @property
     def offset(self) -> int:
         """Rows before this page."""
-        return (self.page - 1) * self.page_size
+        # A page beyond all rows is an empty one, however far; databases refuse longer numbers.
+        return min((self.page - 1) * self.page_size, _FURTHEST)
 
 
 def bind[F: Form](request: Request, form: type[F]) -> F:
@@ -179,7 +182,22 @@ def rule_failed(field: str, tag: str) -> str:
     return f"Key: '{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
 
 
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _texts(getattr(value, name))
+
+
 def _check(form: Form) -> None:
+    # PostgreSQL takes no NUL in a text and SQLite does: else the same request would be a defect of
+    # ours on one of them. Free objects (settings, meta) are kept as JSON, which escapes it.
+    if any("\0" in text for text in _texts(form)):
+        raise BindingRefused("the request holds a NUL character in a text")
     failed = [
         rule_failed(shown_name(name), rule.tag)
         for name, rules in form.rules.items()

@@ -48,6 +48,22 @@ def test_query_and_json_are_both_understood_on_a_get() -> None:
     assert by_query.offset == 5
 
 
+def test_a_page_beyond_all_rows_is_a_number_that_databases_take() -> None:
+    far = bind(make_request(query={"page": "9" * 30, "page_size": "256"}), PageForm)
+    assert far.offset == (1 << 63) - 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"source": "a\0b", "plugin_unique_identifiers": [IDENTIFIER_TEXT]},
+        {"source": "a", "plugin_unique_identifiers": [IDENTIFIER_TEXT, "\0"]},
+    ],
+)
+def test_a_nul_that_no_text_column_of_postgresql_holds_is_refused(given: dict[str, object]) -> None:
+    assert "NUL" in refusal(json_body=given)
+
+
 def test_fields_are_understood_by_the_names_that_messages_show() -> None:
     names = {"Page": 1, "PageSize": 3}
     assert bind(make_request(query=names), PageForm).page_size == 3
