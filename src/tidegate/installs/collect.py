@@ -146,7 +146,11 @@ class Collector:
 
     def _drop_packages(self, found: Collected) -> None:
         for identifier, uploaded in self._shelf.packages():
-            if _is_identifier(identifier) and self._forget(identifier, uploaded):
+            if not _is_identifier(identifier) or not self._forget(identifier, uploaded):
+                continue
+            # The list is as old as the round. Uploaded again since, it stays, and whoever installs
+            # it declares it anew.
+            if self._shelf.uploaded_at(identifier) == uploaded:
                 self._shelf.drop_package(identifier)
                 found.packages += 1
 

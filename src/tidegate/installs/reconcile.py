@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator
 from typing import Final, final
 
-import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from tidegate.deadline import Deadline
 from tidegate.errors import HostLost, StorageUnavailable, TidegateError
 from tidegate.installs import payloads
+from tidegate.installs.apart import Apart
 from tidegate.installs.builds import reason_of
 from tidegate.installs.host_control import HostControl
 from tidegate.installs.shelf import Shelf
@@ -125,11 +125,11 @@ class Reconciler:
             self._whole.add(identifier)
 
     def _prepare(self, identifier: str) -> bool:
-        work = gevent.spawn(self._ask, identifier)
+        work = Apart(lambda: self._ask(identifier))
         try:
-            while not work.ready() and not self._stopping.is_set():
-                work.join(0.5)
-            return bool(work.ready() and work.get())
+            while not (over := work.over(0.5)) and not self._stopping.is_set():
+                pass
+            return over and work.result()
         finally:
             work.kill()
 

@@ -66,7 +66,7 @@ class RetireJob:
         try:
             # In a greenlet of its own: draining takes as long as calls run, and the lease has to
             # be renewed meanwhile.
-            self._run.wait_for(gevent.spawn(self._clear))
+            self._run.wait_for(self._clear)
         except (JobTaken, JobGivenBack, StorageUnavailable):
             raise
         except TidegateError as error:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
-import gevent
 from gevent.event import Event
 from sqlalchemy import Connection
 
 from tidegate.errors import JobGivenBack, JobTaken
+from tidegate.installs.apart import Apart
 from tidegate.installs.states import InstallState, check
 from tidegate.storage import Database, job_rows
 from tidegate.storage.job_rows import JobRow
@@ -102,16 +102,15 @@ class Run:
                 raise self._taken()
         self._renewed = time.monotonic()
 
-    def wait_for(self, work: gevent.Greenlet) -> None:
+    def wait_for(self, work: Callable[[], None]) -> None:
         """Until ``work`` ended, with signs of life; killed when the job is not ours any more."""
+        running = Apart(work)
         try:
-            while not work.ready():
+            while not running.over(1.0):
                 self.sign_of_life()
-                work.join(1.0)
-            # Raises what it raised: the caller tells the reasons apart.
-            work.get()
+            running.result()
         finally:
-            work.kill()
+            running.kill()
 
     def _moved(self, state: InstallState, note: str) -> None:
         log.info(

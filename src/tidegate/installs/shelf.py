@@ -79,6 +79,12 @@ class Shelf:
             (one.key[len(below) :], one.modified) for one in self._listed(self._layout.packages)
         ]
 
+    def uploaded_at(self, identifier: str) -> datetime | None:
+        """When one package was uploaded last; None when it is not there."""
+        key = self._layout.package(identifier)
+        folder = self._listed(key.rpartition("/")[0])
+        return next((one.modified for one in folder if one.key == key), None)
+
     def marked_installed(self) -> list[str]:
         """Identifiers of the packages that are marked as installed."""
         below = self._layout.installed("")

@@ -100,6 +100,24 @@ def test_an_upload_that_came_after_the_retirement_began_stays(
     assert house.shelf.has_package(name)
 
 
+def test_an_upload_in_the_middle_of_a_round_stays(
+    house: House, no_patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = house.installed()
+    uninstall(house)
+    real = collect.Collector._forget
+
+    def forget(*arguments: object) -> bool:
+        gone = real(*arguments)
+        house.upload()
+        return gone
+
+    monkeypatch.setattr(collect.Collector, "_forget", forget)
+    house.worker.collect()
+    assert house.shelf.has_package(name)
+    assert house.install(name).task_id, "and it can be installed"
+
+
 def test_an_upload_that_nobody_installs_goes_when_its_time_is_over(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

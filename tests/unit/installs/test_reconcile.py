@@ -62,7 +62,10 @@ def test_they_are_built_one_after_the_other_and_a_second_round_does_not_join_in(
 
 
 def test_one_that_cannot_be_built_holds_the_others_up_once(
-    house: House, two: list[str], monkeypatch: pytest.MonkeyPatch
+    house: House,
+    two: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     house.host.fail("prepare", EnvironmentFailed("no matching distribution"))
     house.worker.reconcile()
@@ -72,6 +75,7 @@ def test_one_that_cannot_be_built_holds_the_others_up_once(
     monkeypatch.setattr(reconcile.time, "monotonic", lambda: 1e12)
     house.worker.reconcile()
     assert _asked(house)[3:] == two, "until its time has come"
+    assert "Traceback" not in capfd.readouterr().err, "a line of the log says it"
 
 
 def test_what_was_uninstalled_is_forgotten_and_looked_at_anew_when_it_comes_back(
