@@ -1,8 +1,9 @@
 """Secrets of endpoint settings, encrypted at rest (spec/http/05 section 5, spec/plugin/05 §6).
 
 Where Dify is configured it holds the key and does the work, as with the reference; else they are
-sealed with the local key. Settings without a ``secret-input`` are never sent anywhere. Clearing
-tells Dify to forget what it keeps of an endpoint; it carries no settings.
+sealed with the local key. An installation that is connected to Dify later keeps what it sealed.
+Settings without a ``secret-input`` are never sent anywhere. Clearing tells Dify to forget what it
+keeps of an endpoint; it carries no settings.
 
     secrets = open_endpoint_secrets(settings)
     stored = secrets.encrypt(tenant, user, endpoint_id, values, declared)
@@ -25,6 +26,9 @@ from tidegate.wire.inner_api import InnerApiError, reply_data, request_body
 
 PATIENCE: Final = 15.0
 """Seconds: while Dify is asked to decrypt each endpoint of a list, it waits for the list."""
+#: How a text begins that Dify encrypted: Base64 of ``HYBRID:``, and no token that a person has. It
+#: must not reach a plugin as if it were one.
+OF_DIFY: Final = "SFlCUklEO"
 _PATH: Final = "invoke/encrypt"
 Values = dict[str, Any]
 Config = Iterable[Mapping[str, Any]]
@@ -58,9 +62,10 @@ class EndpointSecrets(Protocol):
 
 def open_endpoint_secrets(settings: Settings) -> EndpointSecrets:
     """The one that the settings ask for. Called once per api process."""
+    sealed = _Sealed(Vault(settings))
     if settings.backcalls == "dify":
-        return _OfDify(InnerClient(settings, patience=PATIENCE))
-    return _Sealed(Vault(settings))
+        return _OfDify(InnerClient(settings, patience=PATIENCE), sealed)
+    return sealed
 
 
 def secret_names(config: Config) -> set[str]:
@@ -70,10 +75,11 @@ def secret_names(config: Config) -> set[str]:
 
 @final
 class _OfDify:
-    """Dify encrypts with the tenant's key."""
+    """Dify encrypts with the tenant's key. What was sealed here before it came still opens."""
 
-    def __init__(self, client: InnerClient) -> None:
+    def __init__(self, client: InnerClient, sealed: _Sealed) -> None:
         self._client = client
+        self._sealed = sealed
 
     def encrypt(
         self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
@@ -83,7 +89,18 @@ class _OfDify:
     def decrypt(
         self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
     ) -> Values:
-        return self._ask("decrypt", tenant, user, endpoint_id, settings, config)
+        config = list(config)
+        secrets = secret_names(config)
+        ours = {
+            name: value
+            for name, value in settings.items()
+            if name in secrets and _begins(value, PREFIX)
+        }
+        others = {name: value for name, value in settings.items() if name not in ours}
+        opened = self._sealed.decrypt(tenant, user, endpoint_id, ours, config)
+        if not ours or secrets & others.keys():
+            others = self._ask("decrypt", tenant, user, endpoint_id, others, config)
+        return {**others, **opened}
 
     def clear(
         self, tenant: str, user: str, endpoint_id: str, settings: Values, config: Config
@@ -143,8 +160,13 @@ class _Sealed:
         opened = {}
         for name in secret_names(config) & settings.keys():
             value = settings[name]
+            if _begins(value, OF_DIFY):
+                raise SecretsUnavailable(
+                    f"the setting {name} was encrypted by Dify: set DIFY_INNER_API_URL, or remove "
+                    "the endpoint and set it up anew"
+                )
             # Rows of before, or of a declaration in which it was no secret yet, hold plain text.
-            if isinstance(value, str) and value.startswith(PREFIX):
+            if _begins(value, PREFIX):
                 text = self._vault.unseal(value, _about(tenant, endpoint_id, name))
                 opened[name] = msgspec.json.decode(text)
         return {**settings, **opened}
@@ -156,6 +178,10 @@ class _Sealed:
 
     def close(self) -> None:
         """Holds nothing."""
+
+
+def _begins(value: Any, prefix: str) -> bool:
+    return isinstance(value, str) and value.startswith(prefix)
 
 
 def _about(tenant: str, endpoint_id: str, name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fake_dify import FakeDify, fake_dify
 from tests.unit.backcalls.conftest import TENANT
-from tidegate.backcalls.endpoint_secrets import open_endpoint_secrets
+from tidegate.backcalls.endpoint_secrets import OF_DIFY, open_endpoint_secrets
 from tidegate.backcalls.vault import Vault
 from tidegate.errors import SecretsUnavailable
 from tidegate.settings import Settings
@@ -116,6 +116,14 @@ def test_settings_that_were_stored_in_the_clear_come_back(tmp_path):
     assert secrets.decrypt(*WHO, VALUES, CONFIG) == VALUES
 
 
+def test_what_dify_encrypted_is_not_taken_for_a_secret(tmp_path):
+    secrets = open_endpoint_secrets(home(tmp_path))
+    cipher = base64.b64encode(b"HYBRID:" + bytes(range(40))).decode()
+    assert cipher.startswith(OF_DIFY)
+    with pytest.raises(SecretsUnavailable, match="encrypted by Dify"):
+        secrets.decrypt(*WHO, {"token": cipher}, CONFIG)
+
+
 # --------------------------------------------------------------------------- through Dify
 
 
@@ -152,6 +160,21 @@ def test_dify_is_asked_as_the_reference_asks(secrets, dify):
         "data": VALUES,
         "config": CONFIG,
     }
+
+
+def test_what_was_sealed_before_dify_came_still_opens(secrets, dify, tmp_path):
+    config = [*CONFIG, {"name": "second", "type": "secret-input"}]
+    before = open_endpoint_secrets(home(tmp_path)).encrypt(*WHO, VALUES, CONFIG)
+    dify.on("invoke/encrypt", upper)
+    assert secrets.decrypt(*WHO, before, config) == VALUES
+    assert dify.calls == []
+    mixed = {**before, "second": "cipher"}
+    assert secrets.decrypt(*WHO, mixed, config) == {
+        "token": "s3cret",
+        "plain": "X",
+        "second": "CIPHER",
+    }
+    assert dify.calls[0].body["data"] == {"plain": "x", "second": "cipher"}
 
 
 def test_clearing_carries_no_settings(secrets, dify):
