@@ -302,6 +302,17 @@ def test_a_page_of_endpoints_has_at_most_100(door: World) -> None:
     assert "'PageSize' failed on the 'max' tag" in error_of(envelope)[2]
 
 
+def test_what_databases_cannot_hold_never_reaches_them(door: World) -> None:
+    far = {"page": "9" * 30, "page_size": 100}
+    assert door.envelope("GET", "endpoint/list", query=far)[1]["data"] == []
+    assert door.envelope("GET", "management/list", query=far)[1]["data"]["list"] == []
+    named = {"page": 1, "page_size": 1, "plugin_id": "a\0b"}
+    status, envelope = door.envelope("GET", "endpoint/list/plugin", query=named)
+    assert status == 400
+    assert "NUL" in error_of(envelope)[2]
+    assert door.call("GET", "/e/a%00b/")[0] == 404
+
+
 def test_D_13_secrets_that_cannot_be_read_do_not_fail_the_list(door: World, dify: Dify) -> None:
     set_up(door)
     dify.broken = True
