@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from tests.patience import patience
 from tests.unit.api.conftest import HEAD, request
 from tidegate.api import watch
 from tidegate.api.iterating import iterate
@@ -221,7 +222,7 @@ def test_a_client_that_leaves_an_idle_stream_is_noticed_at_once(
         while not len(harness.streams):
             gevent.sleep(0)
     client.close()
-    assert harness.finished.wait(1)
+    assert harness.finished.wait(patience(1))
     assert harness.outcomes == [Outcome.CLIENT_LEFT]
     assert stream.closed
 
@@ -233,7 +234,7 @@ def test_T_B2_a_reset_is_noticed_at_once(harness, stream, connect) -> None:
     client.until(EVENT)
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-    assert harness.finished.wait(1)
+    assert harness.finished.wait(patience(1))
     assert harness.outcomes == [Outcome.CLIENT_LEFT]
 
 
@@ -254,7 +255,7 @@ def test_a_watched_stream_is_gone_without_a_collection(harness, connect) -> None
     gc.disable()
     try:
         client.close()
-        assert harness.finished.wait(1)
+        assert harness.finished.wait(patience(1))
         while streams_in_memory():
             gevent.sleep(0.01)
     finally:
@@ -271,7 +272,7 @@ def test_a_client_that_leaves_while_it_does_not_read_is_noticed(harness, connect
     client.until(b"\r\n\r\n")
     gevent.sleep(0)
     client.close()
-    assert harness.finished.wait(1)
+    assert harness.finished.wait(patience(1))
     assert harness.outcomes == [Outcome.CLIENT_LEFT]
 
 
@@ -425,6 +426,6 @@ def test_the_event_loop_is_not_blocked_by_a_watch(harness, stream, connect) -> N
     ticked = Event()
     gevent.spawn_later(0.01, ticked.set)
     client.send(b"G")  # readable, but no end
-    assert ticked.wait(1)
+    assert ticked.wait(patience(1))
     stream.finish()
     client.until(b"0\r\n\r\n")
