@@ -42,6 +42,8 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request; StartRefused in a process that did not pass the boot."""
+        # Asked for each request: a server that imports the module and never boots answers nothing
+        # by half.
         if self._composed is None or boot.stage() is not boot.Stage.SERVING:
             raise StartRefused(f"this process did not pass Tidegate's boot: {_HINT}")
         answer: Iterable[bytes] = self._composed(environ, start_response)
@@ -49,6 +51,7 @@ class Application:
 
 
 app = Application()
+# Only in a worker that gevent patched: the master, a test and a REPL import it as well.
 if boot.stage() is boot.Stage.PATCHED:
     app.compose()
 
