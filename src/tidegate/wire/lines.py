@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-#: How much of an oversized line is kept: enough for the envelope around its payload.
-HEAD_KEPT: Final = 1024
-_SESSION_ID = re.compile(rb'"session_id"\s*:\s*"([^"\\]{1,128})"')
+#: How much of an oversized line is kept: enough for the envelope around its payload. A function
+#: knows its session by a signed id, which brings the place of a host along (hosts/serverless).
+HEAD_KEPT: Final = 2048
+_SESSION_ID = re.compile(rb'"session_id"\s*:\s*"([^"\\]{1,1024})"')
 
 
 @final
