@@ -28,7 +28,7 @@ from pathlib import Path
 
 _SKIPPED = {"__pycache__", ".git", "node_modules"}
 _UNCHECKED_HASH = 0b01  # flags of PEP 552
-_TELL = 100  # files of one process
+_TELL = 500  # files of one process
 
 
 def main(tree: str, store: str, workers: int) -> None:
