@@ -22,6 +22,7 @@ import gevent
 
 from tidegate.clock import GIVE_WAY
 from tidegate.errors import BackCallFailed, IdleTimeout, StartRefused
+from tidegate.runtime.keepalive import keep_alive
 from tidegate.settings import Secret, Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.inner_api import FrameReader, InnerApiError
@@ -33,14 +34,8 @@ CONNECT_SECONDS: Final = 5.0
 #: lose its request.
 KEPT_SECONDS: Final = 1.0
 MOST_KEPT: Final = 64
-#: A machine that went without a word is noticed within two minutes, however long the answer may
-#: take.
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-)
+#: After which a machine that went without a word is noticed, however long the answer may take.
+SILENT_SECONDS: Final = 120.0
 _PIECE: Final = 1 << 16
 #: How much of an error's page is read and told.
 _SHOWN: Final = 2000
@@ -249,8 +244,7 @@ def _connect(connection: http.client.HTTPConnection) -> None:
     except TimeoutError:
         # Named apart: outside, a time-out is a silence of Dify and has another setting.
         raise ConnectionError(f"no connection within {CONNECT_SECONDS:g} s") from None
-    for option in _KEEPALIVE:
-        connection.sock.setsockopt(*option)
+    keep_alive(connection.sock, SILENT_SECONDS)
 
 
 def _refuse_other_statuses(response: http.client.HTTPResponse) -> None:

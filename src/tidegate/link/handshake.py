@@ -17,12 +17,15 @@ import socket
 from typing import Final
 
 from tidegate.clock import SYSTEM_CLOCK
+from tidegate.runtime.keepalive import keep_alive
 
 MAGIC: Final = b"TIDEGT01"
 _NONCE: Final = 32
 _DIGEST: Final = 32
 #: Seconds in which the other side must have proved itself, all in all.
 LIMIT: Final = 5.0
+#: Seconds after which a machine that went without a word is noticed. The kernel would take hours.
+_SILENT: Final = 60.0
 _now = SYSTEM_CLOCK.monotonic
 
 
@@ -85,4 +88,4 @@ def widen(sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         # Frames are joined by us, once a turn: to wait for more would only be waiting.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(sock, _SILENT)

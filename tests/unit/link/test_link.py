@@ -276,6 +276,15 @@ def test_the_socket_of_a_dead_host_is_taken_over(handler, tmp_path):
     assert not path.exists()
 
 
+def test_a_machine_that_is_gone_without_a_word_is_noticed_within_a_minute():
+    with socket.socket() as sock:
+        handshake.widen(sock)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        first, every, probes = (sock.getsockopt(socket.IPPROTO_TCP, one) for one in options)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert first + every * probes == 60
+
+
 def test_an_unusable_tcp_address_is_one_line(handler, tmp_path):
     with pytest.raises(StartRefused, match="host:port"):
         LinkServer(handler, key=KEY, path=tmp_path / "a.sock", tcp="nonsense").start()

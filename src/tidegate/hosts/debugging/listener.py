@@ -26,6 +26,7 @@ from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.ids import is_uuid
 from tidegate.link import ServerCall
+from tidegate.runtime.keepalive import keep_alive
 from tidegate.settings import Settings
 from tidegate.storage import Database
 from tidegate.storage.blobs import BlobStore
@@ -36,15 +37,9 @@ log = get_log("hosts")
 
 #: Seconds between the tries to bind.
 _BIND_AGAIN: Final = (2.0, 4.0)
-# A peer that is gone without a word is noticed after a minute; one that stands at a breakpoint
-# goes on answering these, since its kernel does.
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-)
+#: After which a developer's machine that went without a word is noticed. At a breakpoint its kernel
+#: still answers.
+_SILENT_SECONDS: Final = 60.0
 
 
 @final
@@ -181,12 +176,6 @@ class Debugging:
                 log.error("debugging cannot accept", error=str(error))
                 gevent.sleep(0.5)
                 continue
-            try:
-                for option in _KEEPALIVE:
-                    sock.setsockopt(*option)
-            except OSError:  # it is gone already; the next one is not
-                sock.close()
-                continue
             self._serving.spawn(self._serve, Connection(self._workshop, sock, str(address[0])))
 
     def _serve(self, connection: Connection) -> None:
@@ -210,6 +199,9 @@ def _is_same(tenant: str, asking: str) -> bool:
 def _bind(host: str, port: int) -> gsocket.socket:
     listener = gsocket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # As the keep-alive, handed on to what is accepted: messages are whole when they are written.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(listener, _SILENT_SECONDS)
     try:
         listener.bind((host.strip("[]"), port))
         listener.listen(256)  # two may bind with SO_REUSEADDR, only one may listen
