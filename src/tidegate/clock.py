@@ -37,3 +37,10 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Clock = SystemClock()
+
+
+def doubled(first: float, times: int, longest: float) -> float:
+    """The pause before a further try: ``first`` doubled ``times`` times, ``longest`` at most."""
+    # 2.0 ** 1024 raises OverflowError, and what is tried every five minutes gets there in four
+    # days.
+    return min(longest, first * 2.0 ** min(times, 64))

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import Final, final
 
 from tidegate.addresses import network_of
-from tidegate.clock import SYSTEM_CLOCK, Clock
+from tidegate.clock import SYSTEM_CLOCK, Clock, doubled
 
 FREE: Final = 10
 """Wrong keys from one address that cost nothing."""
@@ -59,9 +59,7 @@ class Guesses:
         record.tries, record.last = record.tries + 1, now
         if record.tries < FREE:
             return 0.0
-        # The exponent is bounded as well: 2.0 ** 1024 raises OverflowError, and a patient guesser
-        # gets there.
-        pause = min(LONGEST, FIRST * 2.0 ** min(record.tries - FREE, 32))
+        pause = doubled(FIRST, record.tries - FREE, LONGEST)
         record.until = now + pause
         return pause
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from tidegate.clock import SYSTEM_CLOCK, Clock
+from tidegate.clock import SYSTEM_CLOCK, Clock, doubled
 from tidegate.errors import PluginQuarantined
 
 # Pauses in seconds, doubled from the one to the other: what crashes at its start must not use up a
@@ -45,7 +45,7 @@ class Restarts:
         now = self._clock.monotonic()
         # The first death may be chance, and somebody waits.
         if self._streak > 1:
-            self._not_before = now + min(_LONGEST, _FIRST * 2 ** (self._streak - 2))
+            self._not_before = now + doubled(_FIRST, self._streak - 2, _LONGEST)
         if self._streak >= _BUDGET:
             self._until = now + self._quarantine
 

@@ -18,6 +18,7 @@ from typing import Final, final
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
+from tidegate.clock import doubled
 from tidegate.deadline import Deadline
 from tidegate.errors import HostLost, StorageUnavailable, TidegateError
 from tidegate.installs import payloads
@@ -142,7 +143,7 @@ class Reconciler:
 
     def _postpone(self, identifier: str, reason: str) -> None:
         tries = self._failures.get(identifier, (0, 0.0))[0]
-        pause = min(_FIRST_PAUSE * 2**tries, _LONGEST_PAUSE)
+        pause = doubled(_FIRST_PAUSE, tries, _LONGEST_PAUSE)
         self._failures[identifier] = (tries + 1, time.monotonic() + pause)
         log.warning(
             "environment not built", plugin=identifier, reason=reason, tried=tries + 1, pause=pause

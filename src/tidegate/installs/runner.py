@@ -11,7 +11,7 @@ from typing import Final, final
 from gevent.event import Event
 from sqlalchemy import Connection
 
-from tidegate.clock import SYSTEM_CLOCK
+from tidegate.clock import SYSTEM_CLOCK, doubled
 from tidegate.errors import BrokerUnavailable, JobGivenBack, JobTaken, StorageUnavailable
 from tidegate.installs import payloads
 from tidegate.installs.abandoned import Abandoned
@@ -182,7 +182,7 @@ class JobRunner:
         the lease nobody needs us to give it back, the schedule finds it.
         """
         ends_at = time.monotonic() + LEASE
-        self._stopping.wait(min(LEASE / 2, _PAUSE * 2 ** (job.fence - 1)))
+        self._stopping.wait(doubled(_PAUSE, job.fence - 1, LEASE / 2))
         while True:
             try:
                 with self._database.write() as conn:

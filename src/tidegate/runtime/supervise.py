@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NoReturn, final
 
+from tidegate.clock import doubled
 from tidegate.errors import StartRefused
 from tidegate.runtime import launcher
 from tidegate.runtime.home import prepare_home, take_lock
@@ -188,7 +189,7 @@ class Supervisor:
                 _say(f"the last that {role.name} said: {role.last_line[:_LINE_SHOWN]}")
             self._failed = True
             return
-        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (role.deaths - 1))
+        pause = doubled(0.5, role.deaths - 1, _LONGEST_PAUSE)
         role.starts_at = now + pause
         _say(f"{role.name} ended ({_exit_text(code)}), starts again in {pause:g} s: see {log}")
 

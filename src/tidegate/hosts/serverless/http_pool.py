@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import gevent
 
+from tidegate.clock import doubled
 from tidegate.telemetry.logs import get_log
 
 log = get_log("hosts")
@@ -43,7 +44,7 @@ class CannotConnect(Exception):
 
 def wait_before(attempt: int) -> float:
     """Seconds to wait before the attempt of that number, the second being the first to wait."""
-    return float(min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** max(0, attempt - 2)))
+    return doubled(_FIRST_WAIT, max(0, attempt - 2), _LONGEST_WAIT)
 
 
 @final
