@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, final
 
@@ -166,14 +168,7 @@ class JobRunner:
         waited for, else the job would wait for the schedule.
         """
         owner = f"{socket.gethostname()}:{os.getpid()}:{self._owners.hold()}"
-        ends_at = time.monotonic() + LEASE
-        while True:
-            try:
-                with self._database.write() as conn:
-                    return job_rows.claim(conn, job_id, owner, LEASE)
-            except StorageUnavailable:
-                if time.monotonic() > ends_at or self._stopping.wait(_PAUSE):
-                    raise
+        return self._patiently(lambda conn: job_rows.claim(conn, job_id, owner, LEASE))
 
     def _give_back(self, job: JobRow) -> None:
         """Begin a job again that the database or the blob store broke off.
@@ -181,19 +176,23 @@ class JobRunner:
         The pause doubles with each try, so that a few tries outlast a failure of a minute; after
         the lease nobody needs us to give it back, the schedule finds it.
         """
-        ends_at = time.monotonic() + LEASE
         self._stopping.wait(doubled(_PAUSE, job.fence - 1, LEASE / 2))
+        with suppress(StorageUnavailable):
+            if self._patiently(lambda conn: job_rows.release(conn, job.id, job.fence)):
+                send_job(self._sender, job)
+
+    def _patiently[T](self, change: Callable[[Connection], T]) -> T:
+        """One transaction, again while the database is away: as long as a lease, or until the
+        worker stops.
+        """
+        ends_at = time.monotonic() + LEASE
         while True:
             try:
                 with self._database.write() as conn:
-                    released = job_rows.release(conn, job.id, job.fence)
+                    return change(conn)
             except StorageUnavailable:
                 if time.monotonic() > ends_at or self._stopping.wait(_PAUSE):
-                    return
-                continue
-            if released:
-                send_job(self._sender, job)
-            return
+                    raise
 
     def _carry_out(self, job: JobRow, work: InstallJob | RetireJob) -> None:
         try:
