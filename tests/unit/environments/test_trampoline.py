@@ -12,7 +12,8 @@ import pytest
 from tidegate.environments import child
 from tidegate.hosts import views
 
-TRAMPOLINE = Path(child.__file__).with_name("trampoline.py")
+# Its text and not its path: a plain user may not be able to read in the folder of a checkout.
+TRAMPOLINE = Path(child.__file__).with_name("trampoline.py").read_text("utf-8")
 ROOT = os.getuid() == 0
 NOBODY = 65534
 # A plain user's interpreter: this one may lie in the home of root.
@@ -23,7 +24,7 @@ def run(script, view, *, limits="", plain=False):
     """What ``script`` says behind a view."""
     other = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if plain and ROOT else {}
     done = subprocess.run(
-        [PYTHON, "-I", "-S", "-c", LAUNCH, str(TRAMPOLINE), limits, "\n".join(view), script],
+        [PYTHON, "-I", "-S", "-c", LAUNCH, TRAMPOLINE, limits, "\n".join(view), script],
         capture_output=True,
         text=True,
         check=False,
@@ -37,7 +38,7 @@ def run(script, view, *, limits="", plain=False):
 LAUNCH = """
 import fcntl, subprocess, sys, os
 trampoline, limits, view, script = sys.argv[1:]
-words = [sys.executable, "-I", "-S", trampoline, str(os.getpid()), "/", limits, view]
+words = [sys.executable, "-I", "-S", "-c", trampoline, str(os.getpid()), "/", limits, view]
 report, told = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in os.pipe()]
 os.dup2(told, 3)
 first = subprocess.Popen([*words, "/bin/sh", "-c", script], pass_fds=(3,))
