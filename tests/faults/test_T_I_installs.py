@@ -102,7 +102,7 @@ def build_for_long(house: House, seconds: float) -> tuple[job_rows.JobRow, int]:
 def test_T_I5_a_build_that_outlasts_its_lease_many_times_stays_with_its_worker(
     house: House,
 ) -> None:
-    seconds = LONG if house.settings.db_type == "sqlite" else max(3.0, LONG / 10)
+    seconds = LONG if house.settings.database_kind == "sqlite" else max(3.0, LONG / 10)
     job, taken = build_for_long(house, seconds)
     assert (job.ok, job.fence, taken) == (True, 1, 0)
     assert house.host.count("install") == 1
@@ -235,7 +235,7 @@ def test_T_I1_whatever_a_worker_was_about_to_do_when_it_was_killed(
     house: House, case: type[Case], least: int
 ) -> None:
     """Each effect of each state in turn; without soak every third, and on PostgreSQL fewer."""
-    start, step = (1, 1) if SOAK else (1, 3) if house.settings.db_type == "sqlite" else (2, 8)
+    start, step = (1, 1) if SOAK else (1, 3) if house.settings.database_kind == "sqlite" else (2, 8)
     for nth in itertools.count(start, step):
         done = case(house, nth)
         if not done.crash.reached:
