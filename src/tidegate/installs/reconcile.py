@@ -22,7 +22,7 @@ from tidegate.clock import doubled
 from tidegate.deadline import Deadline
 from tidegate.errors import HostLost, StorageUnavailable, TidegateError
 from tidegate.installs import payloads
-from tidegate.installs.apart import Apart
+from tidegate.installs.background import Background
 from tidegate.installs.builds import reason_of
 from tidegate.installs.host_control import HostControl
 from tidegate.installs.shelf import Shelf
@@ -126,7 +126,7 @@ class Reconciler:
             self._whole.add(identifier)
 
     def _prepare(self, identifier: str) -> bool:
-        work = Apart(lambda: self._ask(identifier))
+        work = Background(lambda: self._ask(identifier))
         try:
             while not (over := work.over(0.5)) and not self._stopping.is_set():
                 pass

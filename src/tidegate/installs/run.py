@@ -16,7 +16,7 @@ from gevent.event import Event
 from sqlalchemy import Connection
 
 from tidegate.errors import JobGivenBack, JobTaken
-from tidegate.installs.apart import Apart
+from tidegate.installs.background import Background
 from tidegate.installs.states import InstallState, check
 from tidegate.storage import Database, job_rows
 from tidegate.storage.job_rows import JobRow
@@ -104,7 +104,7 @@ class Run:
 
     def wait_for(self, work: Callable[[], None]) -> None:
         """Until ``work`` ended, with signs of life; killed when the job is not ours any more."""
-        running = Apart(work)
+        running = Background(work)
         try:
             while not running.over(1.0):
                 self.sign_of_life()

@@ -11,8 +11,8 @@ from tidegate.errors import TidegateError
 
 
 @final
-class Apart[T]:
-    """Begins at once. Whoever made it asks for the result, or kills it."""
+class Background[T]:
+    """One such work; begins at once. Whoever made it asks for the result, or kills it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._greenlet = gevent.spawn(_value_or_error, work)
