@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-from tidegate.errors import BlobMissing, PackageRejected, PackageUnknown
+from tidegate.errors import BlobMissing, PackageUnknown
 from tidegate.installs.native import in_thread
 from tidegate.installs.shelf import Shelf
-from tidegate.installs.uploads import Uploaded
+from tidegate.installs.uploads import Uploaded, check_kept_as
 from tidegate.packages import Package, TrustedKeys, open_package, verify
 from tidegate.settings import Settings
 from tidegate.storage.blobs import BlobStore
@@ -61,7 +61,5 @@ class StoredPackages:
 
     def _opened(self, identifier: str, data: bytes) -> Package:
         package = open_package(data, limit=self._settings.max_plugin_package_size)
-        # Kept under its name is not made of it: what is shown is what that name was given for.
-        if str(package.identifier) != identifier:
-            raise PackageRejected(f"the package kept as {identifier} is {package.identifier}")
+        check_kept_as(identifier, package.identifier)
         return package

@@ -124,12 +124,7 @@ class Uploads:
             ) from None
         # It was taken under the rules of its day: a stricter setting must not uninstall what runs.
         understood = self._understand(data, must_be_signed=False)
-        # The identifier holds a checksum of the contents: a file that was changed in the store is
-        # not what was installed (T-S8).
-        if str(understood.uploaded.identifier) != identifier:
-            raise PackageRejected(
-                f"the package kept as {identifier} is {understood.uploaded.identifier}"
-            )
+        check_kept_as(identifier, understood.uploaded.identifier)
         self._shelf.put_icons(understood.icons)
         self._declare(identifier, understood.text)
         return understood.text
@@ -189,3 +184,16 @@ def _check_signature(
     if must_be_signed and settings.enforce_langgenius_plugin_signatures:
         # Where the operator has switched verification off, no author is reserved either.
         require_author(package, examined if isinstance(examined, Verification) else None)
+
+
+def check_kept_as(identifier: str, found: PluginIdentifier) -> None:
+    """PackageRejected when the package that is kept as ``identifier`` is another one.
+
+    An identifier holds a checksum of the contents: what was changed in the store is neither what
+    was installed nor what that name was given for (T-S8).
+    """
+    if str(found) != identifier:
+        raise PackageRejected(
+            f"the package kept as {identifier} is {found}: it was changed in the store; "
+            "upload it again"
+        )
