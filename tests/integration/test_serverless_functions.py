@@ -725,7 +725,7 @@ def test_a_reinstallation_tells_how_it_ends(world):
 )
 def test_without_a_connector_the_host_does_not_start(world, url, text):
     from tidegate.hosts.serverless.connector import Connector
-    from tidegate.hosts.serverless.http_pool import HttpPool
+    from tidegate.runtime.http_pool import HttpPool
 
     settings = replace(world.settings, dify_plugin_serverless_connector_url=url)
     with pytest.raises(StartRefused, match=text):
@@ -734,7 +734,7 @@ def test_without_a_connector_the_host_does_not_start(world, url, text):
 
 def test_what_answers_but_is_no_connector_is_refused(world):
     from tidegate.hosts.serverless.connector import Connector
-    from tidegate.hosts.serverless.http_pool import HttpPool
+    from tidegate.runtime.http_pool import HttpPool
 
     world.function.script = lambda asked: asked.plain("200 OK", b"hello")
     settings = replace(world.settings, dify_plugin_serverless_connector_url=world.function.url)

@@ -1,5 +1,7 @@
 """Boot of the four roles: home and keys, launcher, patches, guards, fingerprint, drain, `up`.
 
+And what any process does with its connections: the HTTP that it asks of others, TCP's keep-alive.
+
 What other rooms use is re-exported here; it imports nothing that a later patch would miss.
 """
 

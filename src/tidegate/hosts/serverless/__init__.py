@@ -7,7 +7,6 @@ link --call--> Serverless --greenlet--> Invocation --HttpPool--> function
                Installation --Connector--> builds and launches functions
 """
 
-from tidegate.hosts.serverless.http_pool import HttpPool
 from tidegate.hosts.serverless.runtime import Serverless
 
-__all__ = ["HttpPool", "Serverless"]
+__all__ = ["Serverless"]

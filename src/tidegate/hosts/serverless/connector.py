@@ -21,8 +21,8 @@ import gevent
 
 from tidegate.clock import GIVE_WAY
 from tidegate.errors import ConnectorFailed, StartRefused
-from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool
 from tidegate.ids import PluginIdentifier
+from tidegate.runtime.http_pool import CannotConnect, HttpPool
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.connector import MOST_LAUNCH_LINE, Function, Launch, package_name, read_instances

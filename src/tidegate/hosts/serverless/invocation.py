@@ -18,9 +18,9 @@ from tidegate.deadline import Deadline
 from tidegate.errors import CallFailed, FunctionFailed, FunctionUnreachable, MessageTooLarge
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.serverless.functions import Known
-from tidegate.hosts.serverless.http_pool import CannotConnect, HttpPool, read_piece, wait_before
 from tidegate.hosts.session_table import session_of
 from tidegate.link import ServerCall, flush, wait_writable
+from tidegate.runtime.http_pool import CannotConnect, HttpPool, read_piece, wait_before
 from tidegate.settings import Settings
 from tidegate.telemetry.logs import get_log
 from tidegate.wire.embeddings import SPLIT, Batch, merge, split, too_large

@@ -29,13 +29,13 @@ from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
 from tidegate.hosts.serverless.connector import Connector
 from tidegate.hosts.serverless.functions import Functions
-from tidegate.hosts.serverless.http_pool import HttpPool
 from tidegate.hosts.serverless.invocation import Invocation
 from tidegate.hosts.serverless.places import Places
 from tidegate.hosts.serverless.status import status_of
 from tidegate.hosts.serverless.transactions import Transactions
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
+from tidegate.runtime.http_pool import HttpPool
 from tidegate.settings import Settings
 from tidegate.storage import Database, generation
 from tidegate.telemetry.logs import get_log

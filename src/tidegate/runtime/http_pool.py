@@ -1,6 +1,7 @@
-"""HTTP to functions and their connector: one pool for the process, a connection per request.
+"""HTTP that this process asks of others: Dify's inner API, functions and their connector.
 
-The standard library's client over gevent's sockets. A connection is kept for a moment after a
+The standard library's client over gevent's sockets; proxies of the environment are not its
+business. Every request has a connection to itself. A connection is kept for a moment after a
 whole answer and closed in every other case, also when the greenlet is killed: that aborts the
 request at the other end. Only a connection that could not be made is tried again by itself: once
 a request may have arrived it is never sent twice.
@@ -15,31 +16,59 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, final
 from urllib.parse import SplitResult, urlsplit
 
 import gevent
 
 from tidegate.clock import doubled
+from tidegate.runtime.keepalive import keep_alive
 from tidegate.telemetry.logs import get_log
 
-log = get_log("hosts")
+log = get_log("http")
 
 #: Servers close idle connections after two seconds and more; one that is sent on just then would
 #: lose its request.
 KEPT_SECONDS: Final = 1.0
-MOST_KEPT: Final = 32
+MOST_KEPT: Final = 64
+CONNECT_SECONDS: Final = 5.0
+#: After which a machine that went without a word is noticed, however long the answer may take.
+SILENT_SECONDS: Final = 120.0
+#: Bytes of the longest piece: after one of that length there may be more at once.
+FULL: Final = 1 << 16
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
-_PIECE: Final = 1 << 16
 
 
 class CannotConnect(Exception):
     """Nobody answers at that address; the request was not sent. ``attempts`` were made."""
 
-    def __init__(self, reason: str, attempts: int) -> None:
-        super().__init__(reason)
+    def __init__(self, place: str, reason: str, attempts: int) -> None:
+        super().__init__(f"cannot connect to {place}: {reason}")
+        self.reason = reason
         self.attempts = attempts
+
+
+class NotTaken(TimeoutError):
+    """The other end did not take the request within the limit of silence."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Seconds after which it is a TimeoutError that nothing moves; 0 is never.
+
+    While the request is ``sent``, until the answer's ``head`` is there, and within its ``body``:
+    a long one may take what it takes.
+    """
+
+    sent: float = 0.0
+    head: float = 0.0
+    body: float = 0.0
+
+
+_PATIENT: Final = Silence()
 
 
 def wait_before(attempt: int) -> float:
@@ -49,10 +78,9 @@ def wait_before(attempt: int) -> float:
 
 @final
 class HttpPool:
-    """One per process. Safe between greenlets. Limits of time are the caller's business."""
+    """Safe between greenlets. How long a request may take in all is its caller's business."""
 
-    def __init__(self, connect_seconds: float = 5.0) -> None:
-        self._connect_seconds = connect_seconds
+    def __init__(self) -> None:
         self._kept: dict[tuple[str, str], list[tuple[float, http.client.HTTPConnection]]] = {}
         self._tls: ssl.SSLContext | None = None
         self._sweeper: gevent.Greenlet | None = None
@@ -66,17 +94,20 @@ class HttpPool:
         headers: Mapping[str, str],
         body: bytes = b"",
         attempts: int = 1,
+        silence: Silence = _PATIENT,
     ) -> Iterator[http.client.HTTPResponse]:
         """One request; its answer's head is there, its body is read in the block.
 
-        CannotConnect after ``attempts``; OSError and HTTPException when it broke later.
+        CannotConnect after ``attempts``; NotTaken, and TimeoutError without a number, for what
+        was ``silence``; OSError and HTTPException when it broke later.
         """
         target = urlsplit(url)
         connection = self._connected(target, attempts)
         response: http.client.HTTPResponse | None = None
         whole = False
         try:
-            response = _send(connection, method, target, headers, body)
+            _send(connection, method, target, headers, body, silence.sent)
+            response = _begun(connection, silence)
             yield response
             whole = response.isclosed() and not response.will_close
         finally:
@@ -106,23 +137,25 @@ class HttpPool:
             connection = self._new(target)
             try:
                 connection.connect()
+            except TimeoutError:
+                connection.close()
+                reason = f"no connection within {CONNECT_SECONDS:g} s"
             except OSError as error:
                 connection.close()
                 reason = str(error) or type(error).__name__
-                log.info("cannot connect", place=target.netloc, attempt=attempt, error=reason)
             except BaseException:  # killed, or its time is over: the half-made one goes as well
                 connection.close()
                 raise
             else:
-                # The limit was for connecting; that of the call is its caller's.
-                connection.sock.settimeout(None)
+                keep_alive(connection.sock, SILENT_SECONDS)
                 return connection
-            if attempt < attempts:
+            if attempt < attempts:  # the last one is told by its error
+                log.info("cannot connect", place=shown(target), attempt=attempt, error=reason)
                 gevent.sleep(wait_before(attempt + 1))
-        raise CannotConnect(f"cannot connect to {target.netloc}: {reason}", attempts)
+        raise CannotConnect(shown(target), reason, attempts)
 
     def _new(self, target: SplitResult) -> http.client.HTTPConnection:
-        host, port, limit = target.hostname or "", target.port, self._connect_seconds
+        host, port, limit = target.hostname or "", target.port, CONNECT_SECONDS
         if target.scheme != "https":
             return http.client.HTTPConnection(host, port, timeout=limit)
         # Once: loading the certificates costs 20 ms of CPU.
@@ -157,8 +190,12 @@ class HttpPool:
 
 
 def read_piece(response: http.client.HTTPResponse) -> bytes:
-    """What came of the body; empty at its end. IncompleteRead when it was cut."""
-    piece = response.read1(_PIECE)
+    """What came of the body, :data:`FULL` bytes at most; empty at its end.
+
+    IncompleteRead when it was cut.
+    """
+    # read1: what is there. `read` would wait until a piece is full, and hold up a stream.
+    piece = response.read1(FULL)
     if not piece:
         if response.length:
             raise http.client.IncompleteRead(b"", response.length)
@@ -172,7 +209,9 @@ def _send(
     target: SplitResult,
     headers: Mapping[str, str],
     body: bytes,
-) -> http.client.HTTPResponse:
+    seconds: float,
+) -> None:
+    connection.sock.settimeout(seconds or None)
     path = (target.path or "/") + (f"?{target.query}" if target.query else "")
     connection.putrequest(method, path, skip_accept_encoding=True)
     for name, value in headers.items():
@@ -181,15 +220,33 @@ def _send(
         connection.putheader("Content-Length", str(len(body)))
     # In pieces: a send of everything would not let anybody else run while the kernel takes it.
     # Refused before all was sent: the answer may say why.
-    with suppress(BrokenPipeError, ConnectionResetError):
-        connection.endheaders()
-        for start in range(0, len(body), _PIECE):
-            connection.send(body[start : start + _PIECE])
-    return connection.getresponse()
+    try:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.endheaders()
+            for start in range(0, len(body), FULL):
+                connection.send(body[start : start + FULL])
+    except TimeoutError as error:
+        raise NotTaken(f"the request is not taken within {seconds:g} s") from error
+
+
+def _begun(connection: http.client.HTTPConnection, silence: Silence) -> http.client.HTTPResponse:
+    """The answer, of which the head has come."""
+    sock = connection.sock  # an answer that closes its connection takes it over
+    sock.settimeout(silence.head or None)
+    response = connection.getresponse()
+    sock.settimeout(silence.body or None)
+    return response
 
 
 def _place(target: SplitResult) -> tuple[str, str]:
     return target.scheme, target.netloc
+
+
+def shown(target: SplitResult) -> str:
+    """Host and port for a message, without the user that an address may name."""
+    host = target.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{target.port}" if target.port else host
 
 
 def _is_quiet(sock: socket.socket | None) -> bool:
