@@ -30,7 +30,7 @@ from tidegate.deadline import Deadline
 from tidegate.errors import InstallFailed, TidegateError
 from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.provision import Provision
-from tidegate.hosts.runtimes import Operation, Runtime
+from tidegate.hosts.runtimes import Operation, Runtime, reporter, tell
 from tidegate.hosts.status import elsewhere_of, figures_of, status_of
 from tidegate.hosts.supervisor import Phase, Supervisor
 from tidegate.ids import PluginIdentifier
@@ -134,7 +134,7 @@ class Control:
         # Its deaths were those of an earlier build, or of an environment that is mended by now.
         supervisor.restarts.forgive()
         try:
-            supervisor.ensure_up(_reporter(call))
+            supervisor.ensure_up(reporter(call))
         except TidegateError as error:
             # A plugin that does not start is not installed: nothing of it stays on the disk.
             with _reported(identifier):
@@ -148,42 +148,42 @@ class Control:
         identifier = _identifier(params)
         needed = not self._host.provision.is_built(identifier)
         if needed:
-            self._host.provision.prepare(identifier, _reporter(call))
-        _send(call, {"built": needed})
+            self._host.provision.prepare(identifier, reporter(call))
+        tell(call, {"built": needed})
 
     def _restart(self, call: ServerCall, params: dict[str, Any]) -> None:
-        self._host.supervisor(_identifier(params)).restart(_reporter(call))
+        self._host.supervisor(_identifier(params)).restart(reporter(call))
 
     def _stop(self, call: ServerCall, params: dict[str, Any]) -> None:
         identifier = _identifier(params)
-        _send(call, {"stopped": self._host.stop_plugin(identifier, _grace(params, self._host))})
+        tell(call, {"stopped": self._host.stop_plugin(identifier, _grace(params, self._host))})
 
     def _remove(self, call: ServerCall, params: dict[str, Any]) -> None:
         identifier = _identifier(params)
         self._host.stop_plugin(identifier, _grace(params, self._host))
         self._host.provision.remove(identifier)
-        _send(call, {"removed": identifier})
+        tell(call, {"removed": identifier})
 
     def _held(self, call: ServerCall, params: dict[str, Any]) -> None:
         # Also what runs without files: its folder may be outside of the data folder.
         running = {one.identifier for one in self._host.supervisors if one.instances}
         for identifier in sorted(running | set(self._host.provision.held())):
-            _send(call, {"identifier": identifier})
+            tell(call, {"identifier": identifier})
 
     def _changed(self, call: ServerCall, params: dict[str, Any]) -> None:
         generation = int(params.get("generation", 0))
         self._host.notify(msgspec.json.encode({"generation": generation}))
-        _send(call, {"generation": generation})
+        tell(call, {"generation": generation})
 
     def _status(self, call: ServerCall, params: dict[str, Any]) -> None:
         wanted = params.get("identifier")
         for supervisor in self._host.supervisors:
             if wanted in (None, "", supervisor.identifier):
-                _send(call, status_of(supervisor))
+                tell(call, status_of(supervisor))
         for runtime in self._host.runtimes:
             for status in runtime.status():
                 if wanted in (None, "", status["identifier"]):
-                    _send(call, status)
+                    tell(call, status)
 
     def _figures(self, call: ServerCall, params: dict[str, Any]) -> None:
         statuses = [one for runtime in self._host.runtimes for one in runtime.status()]
@@ -192,26 +192,15 @@ class Control:
             "elsewhere": elsewhere_of(statuses),
             "backcalls": TALLY.shown(),
         }
-        _send(call, {**figures_of(self._host.supervisors), **more})
+        tell(call, {**figures_of(self._host.supervisors), **more})
 
     def _runtime(self, call: ServerCall, params: dict[str, Any]) -> None:
         isolation = self._host.isolation.report()
-        _send(call, {**self._host.fingerprint(), "isolation": isolation})
+        tell(call, {**self._host.fingerprint(), "isolation": isolation})
 
 
 def _unknown(call: ServerCall, params: dict[str, Any]) -> None:
     raise ControlRefused(f"the host does not know the operation of this call: {call.head}")
-
-
-def _send(call: ServerCall, answer: dict[str, Any]) -> None:
-    call.send(msgspec.json.encode(answer))
-
-
-def _reporter(call: ServerCall) -> Any:
-    def progress(step: str, message: str) -> None:
-        _send(call, {"step": step, "message": message})
-
-    return progress
 
 
 def _identifier(params: dict[str, Any]) -> str:

@@ -8,10 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
+from tidegate.environments import Progress
 from tidegate.link import ServerCall
 
 #: One control operation: (call, params). It may wait; TidegateError is the call's error.
 type Operation = Callable[[ServerCall, dict[str, Any]], None]
+
+
+def tell(call: ServerCall, answer: Mapping[str, Any]) -> None:
+    """One answer of an operation; most have just one."""
+    call.send(msgspec.json.encode(answer))
+
+
+def reporter(call: ServerCall) -> Progress:
+    """Tells the steps of an operation that takes a while, as its answers."""
+    return lambda step, message: tell(call, {"step": step, "message": message})
 
 
 class OtherHosts(Protocol):

@@ -26,7 +26,7 @@ from tidegate.hosts.admission import Admission
 from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.neighbours import Neighbours
 from tidegate.hosts.plugin_log import PluginLog
-from tidegate.hosts.runtimes import Operation
+from tidegate.hosts.runtimes import Operation, reporter, tell
 from tidegate.hosts.serverless.connector import Connector
 from tidegate.hosts.serverless.functions import Functions
 from tidegate.hosts.serverless.invocation import Invocation
@@ -180,6 +180,7 @@ class Serverless:
 
     def _dismiss(self, identifier: str) -> None:
         """The entrance of what has no function goes: any text may be called by /v2."""
+        # Not one in use: its calls are counted there, and the last of them comes here again.
         entrance = self._entrances.get(identifier)
         if entrance is not None and not entrance.sessions and not entrance.waiting:
             del self._entrances[identifier]
@@ -193,7 +194,7 @@ class Serverless:
         lock = self._launching.setdefault(str(identifier), BoundedSemaphore())
         with lock:
             try:
-                function = self._launched(identifier, _reporter(call), again=again)
+                function = self._launched(identifier, reporter(call), again=again)
                 # The row first, the word to others after it: who hears of it looks there.
                 self._functions.put(identifier, function)
             except ConnectorFailed as error:
@@ -226,22 +227,19 @@ class Serverless:
         except PluginStartFailed:
             self._install(call, params, again=False)
             built = True
-        call.send(msgspec.json.encode({"built": built}))
+        tell(call, {"built": built})
 
     def _stop_plugin(self, call: ServerCall, params: dict[str, Any]) -> None:
         """Its calls run on: the function is not ours to stop."""
-        call.send(msgspec.json.encode({"stopped": False}))
+        tell(call, {"stopped": False})
 
     def _remove(self, call: ServerCall, params: dict[str, Any]) -> None:
         identifier = str(params.get("identifier", ""))
         self._functions.drop(identifier)
         self._launching.pop(identifier, None)
         self._dismiss(identifier)
-        entrance = self._entrances.get(identifier)
-        if entrance is not None and not (entrance.sessions or entrance.waiting):
-            del self._entrances[identifier]  # one in use stays: its calls are counted there
         self._log_of(plugin_id_of(identifier)).close()
-        call.send(msgspec.json.encode({"removed": identifier}))
+        tell(call, {"removed": identifier})
 
     def _forget(self, call: ServerCall, params: dict[str, Any]) -> None:
         """The function's address changed (admin route)."""
@@ -279,10 +277,3 @@ class Serverless:
         with self._database.read() as conn:
             now = generation.current(conn)
         self._notify(msgspec.json.encode({"generation": now}))
-
-
-def _reporter(call: ServerCall) -> Callable[[str, str], None]:
-    def progress(step: str, message: str) -> None:
-        call.send(msgspec.json.encode({"step": step, "message": message}))
-
-    return progress
