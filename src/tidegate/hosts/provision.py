@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, final
+from weakref import WeakValueDictionary
 
 from gevent import get_hub
 from gevent.lock import BoundedSemaphore
@@ -63,7 +64,8 @@ class Provision:
         self._blobs = blobs
         self._environments = environments
         self._prepared: dict[str, Prepared] = {}
-        self._busy: dict[str, BoundedSemaphore] = {}
+        # Held by who uses it: any identifier may be called, also one of which there is no package.
+        self._busy: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
 
     def prepare(self, identifier: str, progress: Progress) -> Prepared:
         """Everything that a start needs, built where it is not there.

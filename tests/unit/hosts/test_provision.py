@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import threading
 from collections.abc import Callable
@@ -14,9 +15,9 @@ import pytest
 from gevent import monkey
 
 from tests.faults.failing_calls import Failing, failing
-from tidegate.errors import EnvironmentFailed
+from tidegate.errors import BlobMissing, EnvironmentFailed
 from tidegate.hosts import provision as provision_module
-from tidegate.hosts.provision import Provision
+from tidegate.hosts.provision import PackageMissing, Provision
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import Package, build_package, open_package
 from tidegate.settings import Settings
@@ -50,6 +51,23 @@ def test_D_65_a_folder_that_was_left_half_extracted_is_made_anew(tmp_path: Path)
     assert {name for name in opened.names if not (folder / name).is_file()} == set()
     assert (folder / "main.py").read_bytes() == opened.read("main.py")
     assert [path.name for path in folder.parent.iterdir() if "tmp" in path.name] == []
+
+
+class Empty:
+    """A store that has nothing."""
+
+    def load(self, key: str) -> bytes:
+        raise BlobMissing(key)
+
+
+def test_a_plugin_that_does_not_exist_leaves_nothing_behind(tmp_path: Path) -> None:
+    settings = Settings.load({"TIDEGATE_HOME": str(tmp_path)})
+    provision = Provision(settings, Empty(), NoEnvironments())  # type: ignore[arg-type]
+    for number in range(3):
+        with pytest.raises(PackageMissing):
+            provision.prepare(f"a/b:0.0.{number}@{'0' * 64}", lambda step, text: None)
+    gc.collect()  # errors and their frames hold each other
+    assert not provision._busy
 
 
 class Known:
