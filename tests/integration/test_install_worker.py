@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from tests.databases import Databases
 from tests.servers import RedisServer, redis_fixture  # noqa: F401 - a fixture, by its name
 from tests.unit.installs.conftest import OTHER, TENANT, identifier, package
+from tidegate.clock import SYSTEM_CLOCK
 from tidegate.installs import InstallAnswer, Installer
 from tidegate.jobs import UPKEEP, Sender
 from tidegate.jobs.queue_file import QueueFile
@@ -86,10 +88,13 @@ class Site:
         assert found is not None
         return found
 
-    def states(self) -> dict[str, str]:
+    def open_jobs(self) -> list[job_rows.JobRow]:
+        """All that the schedule would find if their workers died now."""
         with self.database.read() as conn:
-            jobs = job_rows.open_jobs(conn, 0, 100)
-        return {job.key.split(" ")[0]: job.state for job in jobs}
+            return job_rows.abandoned(conn, SYSTEM_CLOCK.now() + timedelta(days=1))
+
+    def states(self) -> dict[str, str]:
+        return {job.key.split(" ")[0]: job.state for job in self.open_jobs()}
 
     def installed(self, tenant: str) -> str | None:
         with self.database.read() as conn:
@@ -189,8 +194,7 @@ def test_a_worker_that_is_told_to_stop_leaves_a_long_install_within_seconds(
     embedded.wait(lambda: embedded.states().get(identifier()) == "building")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=30) == 0
-    with embedded.database.read() as conn:
-        [job] = job_rows.open_jobs(conn, 0, 10)
+    [job] = embedded.open_jobs()
     assert job.owner is None
     hold.unlink()
     embedded.worker()

@@ -9,7 +9,7 @@ code runs alone until it waits, and only ``take`` waits.
       \\----------------- close() -----------/
 
 * ``close`` is idempotent, may come from any greenlet and wakes the consumer. It drops what was
-  not taken, tells the producer to stop and runs the on-close callbacks once.
+  not taken and tells the producer to stop.
 * What was pushed before the producer's end is still delivered after it.
 * A push after the end or the close is dropped and counted.
 * A consumer that is slower than its budget gets SlowConsumer after what it had accepted.
@@ -17,7 +17,6 @@ code runs alone until it waits, and only ``take`` waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -49,7 +48,7 @@ class Stream:
 
     __slots__ = (
         "_backlog", "_closed", "_deadline", "_ended", "_error", "_idle",
-        "_on_close", "_owner", "_pushed_at", "_rules", "_timer", "_upstream", "_waiter",
+        "_owner", "_pushed_at", "_rules", "_timer", "_upstream", "_waiter",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +71,6 @@ class Stream:
         self._owner: Any = None
         self._waiter: Waiter | None = None
         self._upstream: Upstream | None = None
-        self._on_close: list[Callable[[], None]] = []
         self._timer = get_hub().loop.timer(self._timer_seconds())
         self._timer.start(self._timed_out)
         COUNTERS.opened += 1
@@ -146,22 +144,7 @@ class Stream:
         COUNTERS.closed += 1
         if self._upstream is not None and not ended_before:
             self._upstream.cancel()
-        # Only now, when everything is given back: a callback may open the next call of the same
-        # slot.
-        for callback in self._on_close:
-            callback()
-        self._on_close.clear()
         self._wake()
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Run ``callback`` once when the stream closes; at once when it is closed already.
-
-        For whoever holds something for the call: a slot, a listener, a metric. It must not wait.
-        """
-        if self._closed:
-            callback()
-        else:
-            self._on_close.append(callback)
 
     def attach(self, upstream: Upstream) -> None:
         """Say where the stream comes from. Called once by Calls, right after opening."""

@@ -129,7 +129,7 @@ def finish(conn: Connection, job_id: str, fence: int, ok: bool, note: str) -> bo
 
 
 def release(conn: Connection, job_id: str, fence: int) -> bool:
-    """Give an unfinished job back, for a worker that is told to stop; abandoned from now on."""
+    """Give an unfinished job back, for a worker that stops or died; abandoned from now on."""
     _, millis = _now()
     return _change(conn, job_id, fence, owner=None, lease_from=millis, lease_until=millis)
 
@@ -172,13 +172,6 @@ def open_below(conn: Connection, kind: str, prefix: str, limit: int = 256) -> li
     """Open jobs of a kind whose key begins with ``prefix``, oldest first."""
     mine = (table.c.kind == kind, table.c.key.startswith(prefix, autoescape=True), _is_open())
     statement = select(table).where(*mine).order_by(table.c.created_at, table.c.id).limit(limit)
-    return [_job(row) for row in conn.execute(statement)]
-
-
-def open_jobs(conn: Connection, offset: int, limit: int) -> list[JobRow]:
-    """Open jobs, newest first; for the command line."""
-    order = (table.c.created_at.desc(), table.c.id.desc())
-    statement = select(table).where(_is_open()).order_by(*order).offset(offset).limit(limit)
     return [_job(row) for row in conn.execute(statement)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from tests.databases import Databases
 from tests.unit.storage.conftest import databases
+from tidegate.clock import SYSTEM_CLOCK
 from tidegate.installs import (
     Catalogue,
     InstallAnswer,
@@ -120,8 +122,9 @@ class House:
             return installations.find(conn, tenant, "tidegate/hello")
 
     def open_jobs(self) -> list[job_rows.JobRow]:
+        """All that the schedule would find if their workers died now."""
         with self.database.read() as conn:
-            return job_rows.open_jobs(conn, 0, 100)
+            return job_rows.abandoned(conn, SYSTEM_CLOCK.now() + timedelta(days=1))
 
     def let_leases_end(self) -> None:
         """The time that a dead worker's jobs are still its own passes."""

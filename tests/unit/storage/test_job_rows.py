@@ -154,7 +154,7 @@ def test_finished_jobs_are_forgotten_open_ones_never(database: Database, job: Jo
         job_rows.finish(conn, other.id, claimed.fence, True, "")
         assert job_rows.delete_finished(conn, SYSTEM_CLOCK.now() - OVER) == 0
         assert job_rows.delete_finished(conn, SYSTEM_CLOCK.now() + OVER) == 1
-        assert job_rows.open_jobs(conn, 0, 10) == [job]
+        assert job_rows.abandoned(conn, SYSTEM_CLOCK.now() + OVER) == [job]
 
 
 def test_notes_may_hold_what_a_process_said(database: Database, job: JobRow) -> None:
