@@ -6,7 +6,6 @@ Each process that connects is a :class:`~tidegate.link.peer.Peer`; what it opens
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections import Counter
@@ -20,6 +19,7 @@ from gevent import socket as gsocket
 from tidegate.errors import StartRefused
 from tidegate.link import handshake
 from tidegate.link.peer import Handler, Peer
+from tidegate.runtime.listening import accepted, listen
 from tidegate.telemetry.logs import get_log
 from tidegate.telemetry.sparing import Sparing
 from tidegate.wire.frames import Kind, encode
@@ -131,27 +131,13 @@ class LinkServer:
         host, _, port = self._tcp.rpartition(":")
         if not port.isdigit() or int(port) > _HIGHEST_PORT:
             raise StartRefused(f"TIDEGATE_LINK_TCP takes host:port, not {self._tcp!r}")
-        listener = gsocket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host.strip("[]") or "127.0.0.1", int(port)))
-            listener.listen(256)  # two may bind with SO_REUSEADDR, only one may listen
+            return listen(host or "127.0.0.1", int(port))
         except OSError as error:
-            listener.close()
             raise StartRefused(f"cannot listen on {self._tcp}: {error.strerror}") from error
-        return listener
 
     def _accept(self, listener: gsocket.socket) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError as error:
-                if listener not in self._listeners or error.errno == errno.EBADF:
-                    return
-                # Out of descriptors: wait until some come free, then go on accepting.
-                log.error("link cannot accept", error=str(error))
-                gevent.sleep(0.5)
-                continue
+        for sock, _ in accepted(listener, "link"):
             if self._strangers[listener] >= MOST_STRANGERS:
                 sock.close()
                 self._refused(f"{MOST_STRANGERS} others have not proved themselves yet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +26,7 @@ from tidegate.hosts.runtimes import Operation
 from tidegate.ids import is_uuid
 from tidegate.link import ServerCall
 from tidegate.runtime.keepalive import keep_alive
+from tidegate.runtime.listening import accepted, listen
 from tidegate.settings import Settings
 from tidegate.storage import Database
 from tidegate.storage.blobs import BlobStore
@@ -165,18 +165,8 @@ class Debugging:
         self._accept()
 
     def _accept(self) -> None:
-        listener = self._listener
-        while listener is self._listener:
-            try:
-                sock, address = listener.accept()
-            except OSError as error:
-                if listener is not self._listener or error.errno == errno.EBADF:
-                    return
-                # Out of descriptors: wait until some come free, then go on accepting.
-                log.error("debugging cannot accept", error=str(error))
-                gevent.sleep(0.5)
-                continue
-            self._serving.spawn(self._serve, Connection(self._workshop, sock, str(address[0])))
+        for sock, address in accepted(self._listener, "debugging"):
+            self._serving.spawn(self._serve, Connection(self._workshop, sock, address))
 
     def _serve(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -197,17 +187,10 @@ def _is_same(tenant: str, asking: str) -> bool:
 
 
 def _bind(host: str, port: int) -> gsocket.socket:
-    listener = gsocket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = listen(host, port)
     # As the keep-alive, handed on to what is accepted: messages are whole when they are written.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_alive(listener, _SILENT_SECONDS)
-    try:
-        listener.bind((host.strip("[]"), port))
-        listener.listen(256)  # two may bind with SO_REUSEADDR, only one may listen
-    except OSError:
-        listener.close()
-        raise
     return listener
 
 
