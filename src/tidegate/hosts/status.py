@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tidegate.clock import SYSTEM_CLOCK
+from tidegate.hosts.entrance import Entrance
 from tidegate.hosts.local import LocalInstance
 from tidegate.hosts.processes import look_at
 from tidegate.hosts.supervisor import Supervisor
@@ -31,6 +32,21 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         # It goes to the console and over HTTP; a traceback may be of any length.
         "last_error": supervisor.last_error[:_ERROR_SHOWN],
         "instances": [_instance(one) for one in _processes(supervisor)],
+    }
+
+
+def status_elsewhere(identifier: str, runtime: str, entrance: Entrance | None) -> dict[str, Any]:
+    """A plugin that is no process of this host; its runtime adds what it knows of it."""
+    return {
+        "identifier": identifier,
+        "runtime": runtime,
+        "phase": "up",
+        "waiting": entrance.waiting if entrance is not None else 0,
+        "starts": 0,
+        "deaths": 0,
+        "quarantined_until": 0,
+        "last_error": "",
+        "instances": [],
     }
 
 

@@ -23,6 +23,7 @@ from tidegate.hosts.debugging.instance import DebugInstance
 from tidegate.hosts.neighbours import address_of, owner_of
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation
+from tidegate.hosts.status import status_elsewhere
 from tidegate.ids import is_uuid
 from tidegate.link import ServerCall
 from tidegate.runtime.keepalive import keep_alive
@@ -196,15 +197,9 @@ def _bind(host: str, port: int) -> gsocket.socket:
 
 def _status(instance: DebugInstance) -> dict[str, Any]:
     return {
-        "identifier": instance.identifier,
-        "runtime": "remote",
+        **status_elsewhere(instance.identifier, "remote", instance.entrance),
         "tenant": instance.tenant,
-        "phase": "up",
-        "waiting": instance.entrance.waiting,
         "starts": 1,
-        "deaths": 0,
-        "quarantined_until": 0,
-        "last_error": "",
         "instances": [
             {
                 "pid": 0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import gevent
 
 from tidegate.clock import GIVE_WAY
+from tidegate.environments import Progress
 from tidegate.errors import ConnectorFailed, StartRefused
 from tidegate.ids import PluginIdentifier
 from tidegate.runtime.http_pool import CannotConnect, HttpPool
@@ -33,9 +34,6 @@ _SECONDS: Final = 60.0
 _MOST_ANSWER: Final = 1 << 20
 _URL: Final = "DIFY_PLUGIN_SERVERLESS_CONNECTOR_URL"
 _LAUNCH_LIMIT: Final = "DIFY_PLUGIN_SERVERLESS_CONNECTOR_LAUNCH_TIMEOUT"
-
-#: (step, message) of an installation's progress.
-type Progress = Callable[[str, str], None]
 
 
 @final

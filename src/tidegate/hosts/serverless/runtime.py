@@ -12,6 +12,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from tidegate.backcalls import Target
+from tidegate.environments import Progress
 from tidegate.errors import (
     CallFailed,
     ConnectorFailed,
@@ -28,11 +29,11 @@ from tidegate.hosts.neighbours import Neighbours
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.runtimes import Operation, reporter, tell
 from tidegate.hosts.serverless.connector import Connector
-from tidegate.hosts.serverless.functions import Functions
+from tidegate.hosts.serverless.functions import Functions, Known
 from tidegate.hosts.serverless.invocation import Invocation
 from tidegate.hosts.serverless.places import Places
-from tidegate.hosts.serverless.status import status_of
 from tidegate.hosts.serverless.transactions import Transactions
+from tidegate.hosts.status import status_elsewhere
 from tidegate.ids import PluginIdentifier, plugin_id_of
 from tidegate.link import ServerCall
 from tidegate.runtime.http_pool import HttpPool
@@ -149,10 +150,16 @@ class Serverless:
 
     def status(self) -> Iterable[dict[str, Any]]:
         """One dict per function that was called since the host started."""
-        return [
-            status_of(identifier, known, self._entrances.get(identifier))
-            for identifier, known in self._functions.known.items()
-        ]
+        return [self._status(*one) for one in self._functions.known.items()]
+
+    def _status(self, identifier: str, known: Known) -> dict[str, Any]:
+        entrance = self._entrances.get(identifier)
+        return {
+            **status_elsewhere(identifier, "serverless", entrance),
+            "function": {"name": known.function.name, "url": known.function.url},
+            "sessions": entrance.sessions if entrance is not None else 0,
+            "served": known.served,
+        }
 
     def stop(self, grace: float) -> None:
         """Let open calls end for ``grace`` seconds, then abort their requests."""
@@ -205,7 +212,7 @@ class Serverless:
         self._changed()
 
     def _launched(
-        self, identifier: PluginIdentifier, progress: Callable[[str, str], None], *, again: bool
+        self, identifier: PluginIdentifier, progress: Progress, *, again: bool
     ) -> Function:
         if not again:
             found = self._connector.find(identifier)
