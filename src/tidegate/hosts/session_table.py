@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, final
+from typing import final
 
 from gevent.event import Event
 
@@ -23,6 +23,7 @@ from tidegate.errors import CallFailed, Overloaded
 from tidegate.hosts.deadlines import Deadlines
 from tidegate.hosts.plugin_log import PluginLog
 from tidegate.hosts.talk import Talk
+from tidegate.hosts.waiting import RETRY_AFTER
 from tidegate.hosts.writer import Writer
 from tidegate.link import ServerCall, flush, wait_writable
 from tidegate.telemetry.logs import get_log
@@ -32,7 +33,6 @@ from tidegate.wire.sessions import Sessions
 
 log = get_log("hosts")
 
-_RETRY_AFTER: Final = 1
 _now = SYSTEM_CLOCK.monotonic
 
 
@@ -226,7 +226,7 @@ class SessionTable:
     def _not_read(self) -> Overloaded:
         return Overloaded(
             f"the plugin does not read its input: {self.backlog} bytes wait already",
-            retry_after=_RETRY_AFTER,
+            retry_after=RETRY_AFTER,
         )
 
 

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 from tidegate.addresses import network_of
 from tidegate.clock import SYSTEM_CLOCK
@@ -101,7 +101,7 @@ class Admission:
         if self._refused_keys.get(key, 0.0) > self._now():
             self.key_refused(address, key)
 
-    def key_refused(self, address: str, key: str) -> None:
+    def key_refused(self, address: str, key: str) -> NoReturn:
         """The key is nobody's: remember that, and always raise the RegistrationRefused."""
         if len(self._wrong) >= _REMEMBERED or len(self._refused_keys) >= _REMEMBERED:
             self._wrong.clear()

@@ -134,7 +134,6 @@ class Connection:
             raise RegistrationRefused(f"failed to get connection info: {error.message}") from None
         if tenant is None:
             workshop.admission.key_refused(self._address, key)
-        assert tenant is not None  # noqa: S101 - key_refused has raised
         return tenant
 
     def _registered(self) -> Registered:
@@ -204,11 +203,10 @@ class Connection:
     def _refuse(self, error: RegistrationRefused) -> None:
         unsaid = _sparing.ask()
         if unsaid is not None:
-            reason = error.message
             log.warning(
                 "debugging registration refused",
                 address=self._address,
-                reason=reason,
+                reason=error.message,
                 unsaid=unsaid,
             )
         self._say(refusal_line(error))

@@ -67,7 +67,7 @@ class DebugInstance:
             settings,
             admission,
             begin=self.open,
-            free=lambda: self.usable and not (self._most and self.load >= self._most),
+            free=lambda: self._is_free,
         )
         # A descriptor of its own: reader and writer then wait and close each for itself.
         budget = settings.tidegate_plugin_backlog
@@ -142,9 +142,12 @@ class DebugInstance:
 
     def open(self, call: ServerCall) -> bool:
         """Begin a session (``instance.Instance.open``)."""
-        if not self.usable or (self._most and self.load >= self._most):
-            return False
-        return self.table.open(call)
+        return self._is_free and self.table.open(call)
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether it has a session to give."""
+        return self.usable and not (self._most and self.load >= self._most)
 
     # ------------------------------------------------------------------ the connection
 
