@@ -10,7 +10,8 @@
 * ``debugging``, ``transactions``, ``administration`` - rows that settings ask for
 """
 
-from tidegate.doors.dify.actions import ACTIONS, Action
+from tidegate.doors.dify.action import Action
+from tidegate.doors.dify.actions import ACTIONS
 from tidegate.doors.dify.dispatch import Dispatcher
 from tidegate.doors.dify.rows import dify_routes
 

@@ -18,7 +18,6 @@ from tidegate.doors.dify.action import (
     PROVIDER,
     RESULT,
     Action,
-    Data,
     Field,
     mapping,
     text,
@@ -26,8 +25,6 @@ from tidegate.doors.dify.action import (
 from tidegate.doors.dify.model_actions import MODELS
 from tidegate.doors.dify.reshapers import ExpiryMender
 from tidegate.doors.files import BlobMerger
-
-__all__ = ["ACTIONS", "Action", "Data"]
 
 
 class BrowseFiles(msgspec.Struct):

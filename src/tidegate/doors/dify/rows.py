@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from tidegate.doors.binding import Form, PageForm
 from tidegate.doors.dify import forms
-from tidegate.doors.dify.actions import ACTIONS, Action
+from tidegate.doors.dify.action import Action
+from tidegate.doors.dify.actions import ACTIONS
 from tidegate.doors.dify.capabilities import Capabilities
 from tidegate.doors.dify.dispatch import Dispatcher, request_form
 from tidegate.doors.dify.endpoints import Endpoints
