@@ -16,8 +16,9 @@ from msgspec import Raw
 from tidegate.errors import MessageTooLarge, ProtocolError
 from tidegate.wire.session import UNREADABLE, head_of
 
-#: Largest part of a file, and largest file, that an agent may send.
+#: Largest part of a file: the SDK cuts them so.
 PART_LIMIT: Final = 8192
+#: Largest file of an agent.
 FILE_LIMIT: Final = 15 << 20
 #: Largest file of a tool, as Dify has it.
 TOOL_FILE_LIMIT: Final = 30 << 20
@@ -26,6 +27,7 @@ OPEN_FILES: Final = 64
 OPEN_BYTES: Final = 60 << 20
 #: Longest id of a file in characters: open files are held by it.
 _LONGEST_ID: Final = 1024
+_MANY_OPEN: Final = "file is too large: too many are open"
 
 _encode: Final = msgspec.json.encode
 
@@ -91,7 +93,8 @@ class BlobMerger:
     def _add(self, part: _BlobChunk, content: bytes) -> bytes | None:
         message = part.message
         if len(message.id) > _LONGEST_ID:
-            raise _too_large("the id of a file is too long", len(message.id), _LONGEST_ID)
+            why = "the id of a file is too long"
+            raise _too_large(why, len(message.id), _LONGEST_ID, "characters")
         # `total_length` is not looked at: the reference allocates what is announced (D-20).
         file = self._files.setdefault(message.id, bytearray())
         if len(content) > PART_LIMIT:
@@ -100,8 +103,10 @@ class BlobMerger:
         if size > self._limit:
             raise _too_large("file is too large", size, self._limit)
         self._waiting += len(content)
-        if self._waiting > OPEN_BYTES or len(self._files) > OPEN_FILES:
-            raise _too_large("file is too large: too many are open", self._waiting, OPEN_BYTES)
+        if self._waiting > OPEN_BYTES:
+            raise _too_large(_MANY_OPEN, self._waiting, OPEN_BYTES)
+        if len(self._files) > OPEN_FILES:
+            raise _too_large(_MANY_OPEN, len(self._files), OPEN_FILES, "files")
         file += content
         if not message.end:
             return None
@@ -118,5 +123,5 @@ def _type_of(chunk: bytes) -> str:
         return ""
 
 
-def _too_large(why: str, size: int, limit: int) -> MessageTooLarge:
-    return MessageTooLarge(f"{why}: {size} bytes, at most {limit}", size=size, limit=limit)
+def _too_large(why: str, size: int, limit: int, unit: str = "bytes") -> MessageTooLarge:
+    return MessageTooLarge(f"{why}: {size} {unit}, at most {limit}", size=size, limit=limit)

@@ -93,7 +93,7 @@ def test_a_file_that_is_too_large_ends_the_call() -> None:
 
 
 def test_many_open_files_are_bounded_together() -> None:
-    with pytest.raises(MessageTooLarge, match="too many are open"):
+    with pytest.raises(MessageTooLarge, match="too many are open: 65 files, at most 64"):
         merged(*[part(b"x", file=str(number)) for number in range(65)])
 
 
