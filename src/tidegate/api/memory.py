@@ -41,10 +41,10 @@ class Peak:
 
     def shrunk(self, count: int) -> None:
         """A stream ended."""
-        # Most of it is over. At half, a load that swings around one level would be nudged again
-        # and again.
         if self._timer is not None:
             return
+        # At a quarter: at half, a load that swings around one level would be nudged again and
+        # again.
         if self._highest >= LARGE and count * 4 <= self._highest:
             self._highest = count
             self._soon(self._give_back)

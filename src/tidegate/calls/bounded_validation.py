@@ -70,9 +70,8 @@ class _Meter:
         self.spend(steps)
 
     def charge(self, error: exceptions.ValidationError) -> None:
-        # It passes here once for each level that it comes up.
-        # jsonschema hands each violation up through one generator per level: it is the same
-        # object.
+        # jsonschema hands each violation up through one generator per level, so it passes here once
+        # for each: the same object.
         if error is not self._charged:
             self._charged = error
             self.spend(len(error.message) >> 6)
@@ -169,7 +168,7 @@ def _compared(check: Keyword) -> Keyword:
 def _search(pattern: str, text: str) -> bool:
     if len(pattern) > MAX_PATTERN:
         raise TooCostly(f"the pattern {pattern[:_SHOWN]!r} is over {MAX_PATTERN} characters")
-    # Matches that each stay just below their limit make hours together.
+    # Paid for besides its limit: matches that each stay just below that make hours together. In
     # CPU time and not wall time: others run in between, and a busy machine must not make schemas
     # invalid.
     started = time.thread_time()

@@ -31,7 +31,9 @@ _NEW, _LOCK, _SOCKET = ".new", ".lock", ".sock"
 
 @final
 class Owners:
-    """The folder of one broker file, seen by one process. Made by :class:`QueueFile`."""
+    """One such folder, seen by one process: beside the broker's file for whoever holds messages,
+    of the workers for whoever holds jobs.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

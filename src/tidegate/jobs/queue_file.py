@@ -97,9 +97,8 @@ class QueueFile:
         if known is None:
             made = cls(path)
             known = cls._open.setdefault(path, made)
-            if (
-                known is not made
-            ):  # opening waits for a locked file, and another greenlet was faster
+            # Opening waits for a locked file, and another greenlet may have been faster.
+            if known is not made:
                 made._owners.close()
                 made._db.close()
         return known

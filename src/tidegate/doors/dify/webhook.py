@@ -62,9 +62,8 @@ class Webhooks:
         hook_id = request.params["hook_id"]
         # Before the body is read: whoever guesses hooks sends it for nothing and costs no memory.
         endpoint, known = self._find(hook_id)
-        body = (
-            request.body.read()
-        )  # all of it, or none: a webhook that is cut is a wrong one (D-25)
+        # All of it, or none: a webhook that is cut is a wrong one (D-25).
+        body = request.body.read()
         raw = raw_request(_hook(request, hook_id, body))
         settings = self._settings(endpoint, known)
         data = msgspec.json.encode({"raw_http_request": raw.hex(), "settings": settings})
@@ -79,9 +78,8 @@ class Webhooks:
             with self._services.database.read() as conn:
                 return endpoints.by_hook(conn, hook_id)
 
-        # The row itself, not "none": a million guesses must not push out what is known (`remember`
-        # keeps no None).
-        # No hook has a NUL, and PostgreSQL would refuse to look: anybody could fill the log so.
+        # `remember` keeps no None: a million guesses must not push out what is known. And no hook
+        # has a NUL, which PostgreSQL would refuse to look for: anybody could fill the log so.
         found = None if "\0" in hook_id else catalogue.remember(("hook", hook_id), load)
         if found is None:
             raise HookUnknown("endpoint not found")
