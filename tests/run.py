@@ -34,6 +34,7 @@ SHARDS = 3
 BUDGET = 700.0
 GUESS = 3.0
 TELL = 15.0
+CLEANING = 60.0
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Lane:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                process_group=0,  # a Ctrl-C reaches it once, by us: the second breaks a clean-up
             )
 
     def running(self) -> bool:
@@ -109,15 +111,17 @@ class Lane:
 
 def main(arguments: list[str]) -> int:
     """Run the lanes, tell how far they are, print what failed and the sum."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    # SIGINT as well: behind a shell's `&` it is ignored, and the lanes would inherit that.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     record = "--record" in arguments
     wanted = [one for one in arguments if one != "--record"] or ["tests"]
     files = _test_files(wanted)
     with tempfile.TemporaryDirectory(prefix="tidegate-tests-") as folder:
         lanes = _lanes(files, Path(folder))
-        for lane in lanes:
-            lane.start()
         try:
+            for lane in lanes:
+                lane.start()
             _wait(lanes, sum(1 for _ in files))
         finally:
             _stop(lanes)
@@ -130,7 +134,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _interrupted(number: int, frame: object) -> None:
-    """SIGTERM stops the lanes as Ctrl-C does; nothing goes on behind a runner that is gone."""
+    """Nothing goes on behind a runner that is gone."""
     raise KeyboardInterrupt(f"signal {number}")
 
 
@@ -185,10 +189,20 @@ def _progress(lane: Lane) -> str:
 
 
 def _stop(lanes: list[Lane]) -> None:
-    for lane in lanes:
-        if lane.process is not None and lane.process.poll() is None:
-            lane.process.terminate()
-            lane.process.wait()
+    """End what still runs by Ctrl-C: only then do fixtures end the stacks that they started."""
+    started = [lane.process for lane in lanes if lane.process is not None]
+    end = time.monotonic() + CLEANING
+    try:
+        for process in started:
+            process.send_signal(signal.SIGINT)
+        for process in started:
+            process.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        print(f"lanes did not end within {CLEANING:.0f} s: killed", flush=True)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def _tell(lane: Lane) -> None:
