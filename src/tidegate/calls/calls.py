@@ -87,6 +87,8 @@ class Calls:
 
     def plugin(self, call: PluginCall) -> Stream:
         """Open a session. HostLost when no host answers. The caller must close the stream."""
+        # Before the head: it tells the host what is left of the deadline after this.
+        self._keeper.wait(call.deadline.remaining())
         stream = Stream(
             call.deadline,
             self._budget,
@@ -126,12 +128,12 @@ class Calls:
 
         The caller must close the stream.
         """
+        self._keeper.wait(deadline.remaining())
         head = HostHead(op, params, seconds=deadline.remaining(), owner=deadline.owner)
         return self._open(head, b"", Stream(deadline, self._budget))
 
     def _open(self, head: PluginHead | HostHead, payload: bytes | Pieces, stream: Stream) -> Stream:
         try:
-            self._keeper.wait(head.seconds)
             # The stream exists before the call: its timer runs from here on, and a host that
             # answers at once finds somebody to push to.
             stream.attach(self._link.open(head, payload, stream))

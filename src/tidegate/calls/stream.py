@@ -149,8 +149,9 @@ class Stream:
     def attach(self, upstream: Upstream) -> None:
         """Say where the stream comes from. Called once by Calls, right after opening."""
         self._upstream = upstream
-        # The caller was gone, or its time over, before the call was even opened.
-        if self._closed:
+        # The caller was gone, or its time over, before the call was even opened. Of one that the
+        # host has ended itself there is nothing to cancel, and this does nothing.
+        if self._closed or self._ended:
             upstream.cancel()
 
     @property

@@ -8,8 +8,11 @@ import gevent
 import pytest
 
 from tests.unit.link.test_link import KEY, Recorder, wait_for
+from tidegate.calls import Calls
 from tidegate.calls.keeper import Keeper
+from tidegate.deadline import Deadline
 from tidegate.link import LinkClient, LinkServer
+from tidegate.runtime import home
 
 
 @pytest.fixture
@@ -70,6 +73,23 @@ def test_a_host_that_went_and_came_back_is_waited_for_again(keeper, link, path):
     server = serve(path)
     waiting.join(5)
     assert link.connected
+    server.stop()
+
+
+def test_a_host_hears_what_is_left_of_the_deadline_after_the_wait(tmp_path):
+    settings = home.prepare_home({"TIDEGATE_HOME": str(tmp_path)})
+    calls = Calls(settings)
+    calls.start()
+    opening = gevent.spawn(calls.control, "status", {}, Deadline.after(60, "test"))
+    gevent.sleep(0.2)
+    host = Recorder()
+    server = LinkServer(host, key=home.link_key(settings), path=home.link_socket(settings))
+    server.start()
+    stream = opening.get(timeout=5)
+    assert host.arrived.wait(5)
+    assert host.calls[0].head.seconds <= 59.8
+    stream.close()
+    calls.stop()
     server.stop()
 
 

@@ -110,6 +110,16 @@ def test_close_after_the_end_cancels_nothing():
     assert upstream.cancels == 0
 
 
+def test_a_call_whose_time_was_over_before_it_was_open_is_cancelled():
+    stream = Stream(Deadline.after(0, "test"), Budget(1))
+    gevent.sleep(0.01)
+    upstream = Upstream()
+    stream.attach(upstream)
+    assert upstream.cancels == 1
+    with pytest.raises(DeadlineExceeded):
+        stream.take()
+
+
 def test_a_close_counts_once_also_before_the_first_chunk(stream):
     closed = COUNTERS.closed
     stream.close()
