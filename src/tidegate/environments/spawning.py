@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import gevent
 from gevent import monkey
@@ -52,27 +53,29 @@ def spawn(
     child. Waits, some milliseconds, for a child with namespaces of its own.
     """
     divided = any(line.startswith("n ") for line in view)
-    # In pairs: standard input, output, error unless merged, and the report of namespaces.
-    pipes: list[int] = []
+    # Standard input, output, error unless merged, and the report of namespaces.
+    pipes: list[_Pipe] = []
     try:
         for size in (input_size, *([0] * ((1 if merge else 2) + divided))):
-            pipes += _pipe(size)
-        inner = [pipes[0], pipes[3], pipes[3] if merge else pipes[5]]
-        inner += pipes[-1:] if divided else []
+            pipes.append(_pipe(size))
+        stdin, stdout, stderr = pipes[0], pipes[1], pipes[1 if merge else 2]
+        inner = [stdin.read, stdout.write, stderr.write]
+        inner += [pipes[-1].write] if divided else []
         pid = _start(command, folder, environment, limits or {}, view, inner)
     except BaseException:
-        for fd in pipes:
+        for fd in chain(*pipes):
             _close(fd)
         raise
     for fd in set(inner):
         _close(fd)
-    ends = (pipes[1], pipes[2], -1 if merge else pipes[4])
+    ends = (stdin.write, stdout.read, -1 if merge else stderr.read)
+    report = pipes[-1].read if divided else -1
     try:
         first = Child(pid, *ends)
     except BaseException:
-        _end([pid], {*ends, pipes[-2]} if divided else set(ends))
+        _end([pid], (*ends, report))
         raise
-    return _divided(first, pipes[-2]) if divided else first
+    return _divided(first, report) if divided else first
 
 
 def _divided(first: Child, report: int) -> Child:
@@ -145,7 +148,12 @@ def _start(
     )
 
 
-def _pipe(size: int) -> tuple[int, int]:
+class _Pipe(NamedTuple):
+    read: int
+    write: int
+
+
+def _pipe(size: int) -> _Pipe:
     """Both ends, neither of them 0, 1 or 2: those are replaced in the child."""
     ends = []
     for fd in os.pipe():
@@ -158,4 +166,4 @@ def _pipe(size: int) -> tuple[int, int]:
         # Refused when this user has used up its share of pipe buffers: the default does.
         with contextlib.suppress(OSError):
             fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, size)
-    return ends[0], ends[1]
+    return _Pipe(*ends)
