@@ -5,7 +5,7 @@
 uses both for plugins as well.
 """
 
-from tidegate.environments.builds import Environment, Environments, Progress
+from tidegate.environments.builds import Environment, Environments
 from tidegate.environments.child import (
     Child,
     Exit,
@@ -15,6 +15,7 @@ from tidegate.environments.child import (
     dividing,
     keepers,
 )
+from tidegate.environments.installing import Progress
 from tidegate.environments.spawning import spawn
 from tidegate.environments.syscalls import program as filter_program
 from tidegate.environments.tool import proxies

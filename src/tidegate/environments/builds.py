@@ -29,7 +29,7 @@ from gevent.lock import BoundedSemaphore
 
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.environments.closure import Project, read_project
-from tidegate.environments.installing import Installer, remove_folder
+from tidegate.environments.installing import Installer, Progress, remove_folder
 from tidegate.environments.interpreters import Interpreter, Interpreters
 from tidegate.environments.mirrors import Mirror
 from tidegate.environments.sdks import mend_sdk
@@ -41,12 +41,9 @@ from tidegate.telemetry.logs import get_log
 
 log = get_log("environments")
 
-#: Called with (step, message) while a build goes on.
-type Progress = Callable[[str, str], None]
-
 _MARKER: Final = "tidegate.json"
 _BUILDS_AT_ONCE: Final = 2
-#: Counts what builds do besides installing: environments of another recipe are not used any more.
+#: Counts how builds are made: environments of another recipe are not used any more.
 _RECIPE: Final = "2"
 _LOCK_LIMIT: Final = 900.0
 _SKIPPED: Final = r"[/\\]\.(venv|uv-cache|git)[/\\]"

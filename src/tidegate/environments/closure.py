@@ -17,8 +17,6 @@ from typing import Any, Final, final
 from tidegate.errors import EnvironmentFailed
 from tidegate.settings import Settings
 
-#: Changes when environments are built differently, so that old ones are not taken.
-_LAYOUT: Final = 1
 _OWN_SOURCES: Final = ("virtual", "editable", "directory", "path")
 _FILE_LIMIT: Final = 32 << 20
 
@@ -48,7 +46,6 @@ def read_project(folder: Path, settings: Settings, checksum: str, mirror: str = 
     """
     requirements = folder / "requirements.txt"
     pyproject = folder / "pyproject.toml"
-    # With a mirror a lock is of no use: it names files of the official index by their addresses.
     if requirements.is_file() and (mirror or not pyproject.is_file()):
         return _requirements(folder, requirements, settings, checksum)
     if not pyproject.is_file():
@@ -115,7 +112,7 @@ def _project(
     folder: Path, kind: str, requires: str, parts: Any, settings: Settings, checksum: str
 ) -> Project:
     # Extra arguments may change what is installed, so they are part of what it is.
-    known = [_LAYOUT, kind, parts, settings.pip_extra_args, checksum]
+    known = [kind, parts, settings.pip_extra_args, checksum]
     text = json.dumps(known, sort_keys=True, default=str)
     closure = hashlib.sha256(text.encode()).hexdigest()
     return Project(folder, kind, requires, closure, local=bool(checksum))
