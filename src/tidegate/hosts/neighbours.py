@@ -22,7 +22,8 @@ from tidegate.link import ClientCall, LinkClient, ServerCall, wait_writable
 from tidegate.runtime import home
 from tidegate.settings import Settings
 
-_ANYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what is compared, not bound
+_ONLY_HERE: Final = ("", "localhost", "127.0.0.1", "::1")
+_ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - what is compared, not bound
 
 
 def owner_of(settings: Settings) -> str:
@@ -35,12 +36,14 @@ def address_of(settings: Settings) -> str:
 
     Without a link over the network that is the unix socket, for hosts on the same machine.
     """
-    host, _, port = settings.tidegate_link_tcp.rpartition(":")
     if settings.tidegate_link_advertise:
         return settings.tidegate_link_advertise
-    if host in ("", "localhost", "127.0.0.1", "[::1]"):
+    listens = settings.tidegate_link_tcp
+    host, _, port = listens.rpartition(":")
+    host = host.strip("[]")
+    if host in _ONLY_HERE:
         return str(home.link_socket(settings))
-    return f"{socket.gethostname()}:{port}" if host.strip("[]") in _ANYWHERE else f"{host}:{port}"
+    return f"{socket.gethostname()}:{port}" if host in _ANYWHERE else listens
 
 
 def check_reachable(what: str, owner: str, address: str) -> None:
