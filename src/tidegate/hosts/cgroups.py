@@ -53,12 +53,12 @@ class Cgroup:
     @property
     def oom_kills(self) -> int:
         """Processes of the group that the kernel killed at its memory limit."""
-        return self._event("memory.events", "oom_kill")
-
-    @property
-    def refused_forks(self) -> int:
-        """How often the group was refused one more process."""
-        return self._event("pids.events", "max")
+        try:
+            lines = (self.folder / "memory.events").read_text().splitlines()
+        except OSError:
+            return 0
+        # Read when it is asked, not watched: it is asked once, at a death.
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
     def kill(self) -> None:
         """End everything in it at once."""
@@ -72,14 +72,6 @@ class Cgroup:
 
     def _set(self, file: str, value: object) -> None:
         (self.folder / file).write_text(str(value))
-
-    def _event(self, file: str, name: str) -> int:
-        try:
-            lines = (self.folder / file).read_text().splitlines()
-        except OSError:
-            return 0
-        # Read when it is asked, not watched: it is asked once, at a death.
-        return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def why_not(root: Path) -> str:
