@@ -107,6 +107,10 @@ class Environments:
             with self._locked(key, progress), self._building:
                 found = self._existing(key) or self._build(key, project, interpreter, progress)
         self._use(key, user)
+        # What it had by another recipe, setting or interpreter: nothing of this host runs in it any
+        # more. Another host of the same folder may still be at work there.
+        if self._settings.working_path.is_relative_to(self._settings.home.root):
+            self._give_back(user, but=key)
         return found
 
     def has(self, user: str) -> bool:
@@ -136,11 +140,7 @@ class Environments:
 
     def release(self, user: str) -> None:
         """``user`` is gone: what nobody else uses is removed. Called when a plugin is removed."""
-        for users in self._root.glob("*.users"):
-            mark = users / user
-            if mark.exists():
-                mark.unlink(missing_ok=True)
-                self._collect(users.name.removesuffix(".users"), users)
+        self._give_back(user)
 
     def users(self) -> set[str]:
         """Everybody who was given an environment and has not given it back."""
@@ -206,6 +206,13 @@ class Environments:
         users = self._root / f"{key}.users"
         users.mkdir(exist_ok=True)
         (users / user).touch()
+
+    def _give_back(self, user: str, but: str = "") -> None:
+        for users in self._root.glob("*.users"):
+            key, mark = users.name.removesuffix(".users"), users / user
+            if key != but and mark.exists():
+                mark.unlink(missing_ok=True)
+                self._collect(key, users)
 
     def _collect(self, key: str, users: Path) -> None:
         with self._locked(key, lambda step, message: None):

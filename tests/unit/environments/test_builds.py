@@ -331,6 +331,28 @@ def test_an_environment_goes_with_its_last_user(site):
     assert version_in(site.ensure(one))[0] == "1.0"
 
 
+def test_an_environment_of_another_recipe_goes_when_the_new_one_is_there(site, monkeypatch):
+    folder = site.plugin("a")
+    old = site.ensure(folder)
+    monkeypatch.setattr("tidegate.environments.builds._RECIPE", "another")
+    new = site.ensure(folder)
+    assert site.builds == 1
+    assert new.folder.is_dir()
+    assert not old.folder.exists()
+    assert [path.name for path in site.place.glob("*.users")] == [f"{new.key}.users"]
+
+
+def test_an_environment_of_another_recipe_stays_where_another_host_may_use_it(
+    tmp_path, monkeypatch
+):
+    site = Site(tmp_path, plugin_working_path=str(tmp_path / "shared"))
+    folder = site.plugin("a")
+    old = site.ensure(folder)
+    monkeypatch.setattr("tidegate.environments.builds._RECIPE", "another")
+    assert site.ensure(folder).folder != old.folder
+    assert old.folder.is_dir()
+
+
 def test_plugin_code_is_compiled_and_a_file_that_does_not_compile_is_its_own_affair(site):
     folder = site.plugin("a")
     environment = site.ensure(folder)
