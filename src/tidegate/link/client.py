@@ -34,7 +34,7 @@ _CHUNK: Final = int(Kind.CHUNK)
 
 
 class Sink(Protocol):
-    """Where a call's frames go. Called by the link's reader greenlet: must never wait."""
+    """Where a call's frames go. Called by the link's reader: all calls wait while one does."""
 
     def push(self, body: bytes) -> None:
         """One or more chunks, joined by newlines."""
