@@ -31,6 +31,7 @@ from gevent import monkey
 
 from tests.databases import Backend
 from tests.hosting import working_path
+from tests.patience import wait_until
 from tests.servers import PostgresServer, RedisServer
 
 TENANT = "00000000-0000-4000-8000-00000000000a"
@@ -262,15 +263,6 @@ def innermost(envelope: dict[str, Any]) -> dict[str, Any]:
         inner: dict[str, Any] = json.loads(error["message"])
         return inner
     return dict(error)
-
-
-def wait_until[T](probe: Callable[[], T], seconds: float = WAIT) -> T:
-    """Ask until the answer is true; the test fails when that takes too long."""
-    ends_at = time.monotonic() + seconds
-    while not (found := probe()):
-        assert time.monotonic() < ends_at, f"not within {seconds} s: {probe}"
-        time.sleep(0.02)
-    return found
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import psycopg2
 
 from tests import servers
 from tests.faults.sampling import state
+from tests.patience import wait_until
 from tests.servers import PostgresServer
-from tests.stack import wait_until
 
 
 @dataclass

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import gevent
 
-from tests.stack import ROLES, Stack, wait_until
+from tests.patience import wait_until
+from tests.stack import ROLES, Stack
 
 INSIDE = Path(__file__).with_name("inside")
 _CENSUS = signal.SIGRTMIN + 5

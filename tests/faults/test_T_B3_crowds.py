@@ -15,7 +15,8 @@ import pytest
 from tests.faults.clients import act, request_of, sessions
 from tests.faults.sampling import private_memory, role_pids
 from tests.hosting import PLUGINS, package_of
-from tests.stack import Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import Stack, running_stack
 
 EACH = 25 << 10
 """Bytes of api and host together that one idle stream may cost."""

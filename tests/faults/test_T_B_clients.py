@@ -16,7 +16,8 @@ import pytest
 
 from tests.faults.clients import act, lose_network, opened, sessions
 from tests.hosting import PLUGINS, package_of
-from tests.stack import Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import Stack, running_stack
 
 SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
 SILENCE = 4.0

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import running_stack
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

@@ -20,7 +20,8 @@ import pytest
 from tests.faults.clients import act
 from tests.faults.database import OwnPostgres, own_postgres
 from tests.hosting import PLUGINS, package_of
-from tests.stack import TENANT, Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import TENANT, Stack, running_stack
 
 ANSWERED_WITHIN = 15.0
 """Seconds: patience for a connection (10 s), and time to connect (5 s)."""

@@ -15,7 +15,8 @@ import pytest
 
 from tests.faults.clients import MISBEHAVE, act, data_of
 from tests.hosting import PLUGINS, package_of
-from tests.stack import Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import Stack, running_stack
 
 FILES, CLIENTS = 256, 500
 

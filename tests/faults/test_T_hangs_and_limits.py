@@ -8,8 +8,9 @@ import signal
 import gevent
 import pytest
 
-from tests.faults.acting import gone, install, runs, until
+from tests.faults.acting import install, until
 from tests.hosting import running_host
+from tests.runtime.processes import gone, runs
 from tidegate.hosts.processes import scan
 
 pytestmark = pytest.mark.limit(90, "plugins are started and replaced")

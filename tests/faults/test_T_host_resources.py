@@ -18,9 +18,10 @@ import gevent
 import pytest
 from gevent import monkey
 
-from tests.faults.acting import gone, install, runs, until
+from tests.faults.acting import install, until
 from tests.hosting import PLUGINS as PLUGIN_FOLDERS
 from tests.hosting import Answer, Running, package_of, running_host
+from tests.runtime.processes import gone, runs
 from tidegate.runtime import launcher
 from tidegate.settings import Settings
 

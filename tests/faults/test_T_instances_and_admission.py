@@ -7,8 +7,9 @@ import time
 import gevent
 import pytest
 
-from tests.faults.acting import gone, install, until
+from tests.faults.acting import install, until
 from tests.hosting import Running, running_host
+from tests.runtime.processes import gone
 
 pytestmark = pytest.mark.limit(90, "plugins are started, scaled and stopped")
 

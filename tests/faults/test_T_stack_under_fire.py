@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosting import PLUGINS, package_of, working_path
-from tests.stack import TENANT, Answer, Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import TENANT, Answer, Stack, running_stack
 from tidegate.ids import PluginIdentifier
 
 pytestmark = [

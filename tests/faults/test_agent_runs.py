@@ -21,8 +21,8 @@ from tests.databases import Backend
 from tests.fake_dify import fake_dify
 from tests.hosting import PLUGINS, package_of
 from tests.integration.test_backcalls import script
-from tests.patience import patience
-from tests.stack import Answer, Stack, running_stack, wait_until
+from tests.patience import patience, wait_until
+from tests.stack import Answer, Stack, running_stack
 
 SOAK = bool(os.environ.get("TIDEGATE_TEST_SOAK"))
 RUNS = 1000 if SOAK else 60

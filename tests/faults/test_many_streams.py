@@ -11,7 +11,8 @@ import gevent
 import pytest
 
 from tests.hosting import PLUGINS, package_of
-from tests.stack import Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import Stack, running_stack
 
 ONE, OTHER = "tidegate/misbehave", "tidegate/bystander"
 #: Ten times what is promised (100 ms, 2 s at most): the machine may be busy. `make bench` measures.

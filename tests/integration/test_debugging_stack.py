@@ -15,8 +15,8 @@ import pytest
 
 from tests.debugging import SdkProcess
 from tests.hosting import Shelf, host_settings
-from tests.patience import patience
-from tests.stack import TENANT, Stack, free_port, running_stack, wait_until
+from tests.patience import patience, wait_until
+from tests.stack import TENANT, Stack, free_port, running_stack
 from tidegate.environments import Environments
 from tidegate.hosts.provision import Provision
 from tidegate.packages import build_package

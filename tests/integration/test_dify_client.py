@@ -20,8 +20,8 @@ from tests.hosting import PLUGINS, package_of
 from tests.integration.dify_client import DifyClient, Refused
 from tests.integration.dify_desk import GREET, TALK, Desk, crypt, desk, shared
 from tests.integration.test_backcalls import chunk
-from tests.patience import patience
-from tests.stack import TENANT, wait_until
+from tests.patience import patience, wait_until
+from tests.stack import TENANT
 from tidegate.packages import build_package
 
 __all__ = ["desk", "shared"]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.hosting import PLUGINS, Running, package_of, running_host
 from tests.patience import patience
+from tests.runtime.processes import gone
 from tidegate.hosts.restarts import Restarts
 from tidegate.testing.clocks import HandClock
 
@@ -47,23 +48,6 @@ def started(running: Running, tmp_path: Path, start: str = "") -> str:
     return identifier
 
 
-def running_now(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(pid: int, seconds: float = 2.0) -> bool:
-    """Whether a process runs no more. Who adopts orphans may be slow to collect them."""
-    end = time.monotonic() + patience(seconds)
-    while running_now(pid):
-        if time.monotonic() > end:
-            return False
-        gevent.sleep(0.01)
-    return True
-
-
 def test_kill_9_ends_every_call_typed_and_at_once_and_the_next_call_is_served(running, tmp_path):
     identifier = started(running, tmp_path)
     other = started(running, tmp_path, "well")
@@ -75,9 +59,8 @@ def test_kill_9_ends_every_call_typed_and_at_once_and_the_next_call_is_served(ru
     killed = time.monotonic()
     for call in calls:
         assert call.wait(10).error_type == "PluginDied"
-    assert time.monotonic() - killed < patience(
-        0.5
-    )  # the bar of 100 ms is the bench's: two busy cores
+    # The bar of 100 ms is the bench's: two busy cores.
+    assert time.monotonic() - killed < patience(0.5)
     assert calls[0].error["args"]["signal"] == 9
     assert running.call(identifier, "echo", text="again").wait(10).texts == ["again"]
     assert beside.wait().error is None
@@ -133,7 +116,7 @@ def test_T_K4_children_of_a_plugin_die_with_it(running, tmp_path):
     answer = running.call(identifier, "die_with_children").wait(5)
     assert answer.error_type == "PluginDied"
     for pid in answer.texts[0].split():
-        assert gone(int(pid))
+        assert gone([int(pid)])
 
 
 def test_T_K5_a_plugin_that_ignores_sigterm_is_killed_after_the_grace(running, tmp_path):
@@ -142,7 +125,7 @@ def test_T_K5_a_plugin_that_ignores_sigterm_is_killed_after_the_grace(running, t
     begun = time.monotonic()
     assert running.control("stop", identifier=identifier).chunks == [{"stopped": True}]
     assert 0.9 < time.monotonic() - begun < patience(4)
-    assert gone(pid)
+    assert gone([pid])
 
 
 def test_a_plugin_that_crashes_at_its_start_is_reported_with_exit_and_stderr(running, tmp_path):
@@ -267,7 +250,7 @@ def test_a_restart_lets_running_calls_end_and_loses_none(running, tmp_path):
     for call in calls:
         assert call.wait().error is None
         assert len(call.texts) == 300
-    assert gone(old, 5)
+    assert gone([old], 5)
 
 
 def test_stop_lets_running_calls_end_within_the_grace_and_ends_the_others_typed(running, tmp_path):
@@ -278,7 +261,7 @@ def test_stop_lets_running_calls_end_within_the_grace_and_ends_the_others_typed(
     assert running.control("stop", identifier=identifier, grace=1).error is None
     assert short.wait().error is None
     assert hung.wait().error_type == "PluginDied"
-    assert gone(pid)
+    assert gone([pid])
     assert running.host.supervisors == []
 
 
@@ -336,4 +319,4 @@ def test_plugins_die_with_their_host(tmp_path):
     host.kill()
     host.wait()
     host.stdout.close()
-    assert gone(pid, 1.0)
+    assert gone([pid], 1.0)

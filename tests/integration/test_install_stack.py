@@ -18,8 +18,8 @@ import pytest
 
 from tests.databases import Backend
 from tests.hosting import working_path
-from tests.patience import patience
-from tests.stack import TENANT, Stack, running_stack, wait_until
+from tests.patience import patience, wait_until
+from tests.stack import TENANT, Stack, running_stack
 from tidegate.ids import PluginIdentifier
 from tidegate.packages import build_package
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack, running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import Stack, running_stack
 from tidegate.packages import build_package
 from tidegate.telemetry.snapshots import FOLDER, Totals, read_others
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosting import host_settings
-from tests.stack import running_stack, wait_until
+from tests.patience import wait_until
+from tests.stack import running_stack
 from tidegate.packages import build_package
 from tidegate.testing.connector import running_connector
 

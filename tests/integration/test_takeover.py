@@ -16,8 +16,9 @@ import pytest
 
 from tests.hosting import PLUGINS, package_of, working_path
 from tests.integration.reference_site import ReferenceSite
+from tests.patience import wait_until
 from tests.servers import PostgresServer, RedisServer
-from tests.stack import TENANT, Stack, running_stack, wait_until
+from tests.stack import TENANT, Stack, running_stack
 from tidegate.ids import PluginIdentifier
 from tidegate.settings import Settings
 from tidegate.storage import Database, endpoints, readmes

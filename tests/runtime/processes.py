@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import gevent
 from gevent import monkey
 from gevent.event import Event
 from gevent.socket import wait_read
+
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -96,8 +98,7 @@ class Program:
 
     def took_less_than(self, seconds: float) -> bool:
         """Whether it ended in time, on a machine that others use at the same time."""
-        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        return self.ended - self.started < seconds * busy
+        return self.ended - self.started < patience(seconds)
 
     def _reap(self) -> None:
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
@@ -144,17 +145,20 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def alive(pid: int) -> bool:
-    """Whether ``pid`` still runs (a zombie does not)."""
+def runs(pid: int) -> bool:
+    """Whether a process runs, and is not only waiting to be collected."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def eventually(what: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Ask until the answer is true; for states of other processes, which send no event."""
-    with gevent.Timeout(timeout, AssertionError(f"not within {timeout:g} s: {what}")):
-        while not (answer := what()):
-            gevent.sleep(0.02)
-    return answer
+def gone(pids: Iterable[int], seconds: float = 2.0) -> bool:
+    """Whether none of the processes runs within ``seconds``. Who adopts orphans may be slow."""
+    left = list(pids)
+    end = time.monotonic() + patience(seconds)
+    while any(map(runs, left)):
+        if time.monotonic() > end:
+            return False
+        gevent.sleep(0.01)
+    return True

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import wait_until
 from tests.runtime.asking import ask
 from tests.runtime.conftest import CONFIG, port_of
-from tests.runtime.processes import BIN, HERE, ROOT, eventually, tree
+from tests.runtime.processes import BIN, HERE, ROOT, tree
 
 APP = "tidegate.app:app"
 REFUSED, HALTED = 78, 3
@@ -60,7 +61,7 @@ def test_R4_no_entry_file_starts_a_server_or_patches_when_imported():
 def test_R4_app_answers_nothing_in_a_process_that_did_not_boot(start, environ, server):
     code = f"PORT = {port_of(environ)}; from tidegate.app import app; {server}"
     program = start("python", "-c", code)
-    eventually(lambda: _connects(port_of(environ)))
+    wait_until(lambda: _connects(port_of(environ)), 10)
     with socket.create_connection(("127.0.0.1", port_of(environ))) as client:
         client.sendall(b"GET /health/check HTTP/1.0\r\n\r\n")
         answer = client.recv(4096)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import patience
-from tests.runtime.processes import eventually
+from tests.patience import patience, wait_until
 from tidegate.runtime.patches import REQUIRED
 
 ENTRY = "tidegate.celery_entrypoint.celery"
@@ -25,7 +24,7 @@ def test_R14_the_forms_that_celery_patches_for_run(start, environ):
         assert (state["grpc"], state["psycopg2"]) == (True, True)
         assert set(REQUIRED) <= set(state["patched"])
         kept = Path(environ["TIDEGATE_HOME"]) / "run/worker.json"
-        eventually(kept.exists)
+        wait_until(kept.exists, 10)
         assert json.loads(kept.read_text())["pid"] == program.pid
         kept.unlink()
         program.close()
@@ -114,7 +113,7 @@ def test_R16_beat_is_patched_as_a_whole(start, environ):
     state = program.fingerprint()
     assert (state["runner"], state["grpc"], state["psycopg2"]) == ("celery beat", True, True)
     kept = Path(environ["TIDEGATE_HOME"]) / "run/beat.json"
-    assert eventually(kept.exists)
+    assert wait_until(kept.exists, 10)
     program.kill()
     assert program.wait() == 0
     assert not kept.exists()
@@ -131,7 +130,7 @@ def test_R16_a_beat_that_nobody_patched_is_refused(start):
 def test_R26_the_worker_stops_warmly(start, environ):
     program = start("celery", "-A", ENTRY, "worker", "-P", "gevent", *QUIET)
     kept = Path(environ["TIDEGATE_HOME"]) / "run/worker.json"
-    eventually(kept.exists)
+    wait_until(kept.exists, 10)
     began = time.monotonic()
     program.kill()
     assert program.wait() == 0

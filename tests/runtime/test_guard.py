@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.acting import gone, runs
 from tests.patience import patience
+from tests.runtime.processes import gone, runs
 from tidegate.runtime import launcher
 from tidegate.settings import Settings
 

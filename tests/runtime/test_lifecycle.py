@@ -13,10 +13,10 @@ from pathlib import Path
 import gevent
 import pytest
 
-from tests.patience import patience
+from tests.patience import patience, wait_until
 from tests.runtime.asking import ask, opened
 from tests.runtime.conftest import port_of
-from tests.runtime.processes import HERE, eventually
+from tests.runtime.processes import HERE
 
 
 def test_R25_a_stream_outlives_the_timeout(probe, environ):
@@ -52,7 +52,7 @@ def test_R26_term_stops_accepting(probe, environ):
     with opened(environ, "/stream", chunks="4", every="0.5") as response:
         response.readline()
         program.kill()
-        eventually(lambda: _refused(environ))
+        wait_until(lambda: _refused(environ), 10)
         assert response.read().splitlines()[-1] == b"complete"
     assert program.wait() == 0
 
@@ -88,7 +88,7 @@ def test_R26_hup_replaces_the_worker_and_the_old_one_drains(probe, environ):
     with opened(environ, "/stream", chunks="4", every="0.5") as response:
         response.readline()
         program.kill(signal.SIGHUP)
-        eventually(lambda: ask(environ, "/state")["pid"] != old)
+        wait_until(lambda: ask(environ, "/state")["pid"] != old, 10)
         assert response.read().splitlines()[-1] == b"complete"
     new = ask(environ, "/state")["pid"]
     assert program.text.count(f"Booting worker with pid: {new}") == 1
@@ -107,7 +107,7 @@ def test_R18_an_edit_starts_a_new_patched_worker_while_a_stream_is_open(start, e
         source.touch()
         began = time.monotonic()
         assert response.read().splitlines()[-1] == b"stopped"
-        after = eventually(lambda: _other_state(environ, before["pid"]))
+        after = wait_until(lambda: _other_state(environ, before["pid"]), 10)
     assert time.monotonic() - began < patience(5)
     assert {**after, "pid": 0} == {**before, "pid": 0}
 
@@ -116,7 +116,7 @@ def test_a_worker_whose_master_was_killed_ends_by_itself(probe, environ):
     program = probe()
     worker = ask(environ, "/state")["pid"]
     program.kill(signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{worker}").exists())
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10)
 
 
 def test_R27_streamed_requests_leave_no_memory_behind(probe, environ):

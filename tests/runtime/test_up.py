@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import patience
+from tests.patience import patience, wait_until
 from tests.runtime.asking import ask
-from tests.runtime.processes import Program, alive, eventually, tree
+from tests.runtime.processes import Program, runs, tree
 from tidegate.runtime import supervise
 
 ORDER = ("host", "worker", "beat", "api")
@@ -55,7 +55,7 @@ def test_R1_up_starts_restarts_and_stops_the_real_roles(start, environ):
     assert len(everybody) >= 5
     program.kill(signal.SIGINT)
     assert program.wait(30) == 0
-    assert not [pid for pid in everybody if alive(pid)]
+    assert not [pid for pid in everybody if runs(pid)]
     assert not list((home / "run").glob("*.pid"))
     assert not list((home / "run").glob("*.json"))
     assert (home / "logs/api.log").read_text().count("fingerprint") == 1
@@ -108,7 +108,7 @@ def test_a_deaf_role_is_killed_when_the_grace_is_over(start):
     program.kill()
     assert program.wait(40) == 0
     assert time.monotonic() - began < patience(10)
-    assert not [pid for pid in pids if alive(pid)]
+    assert not [pid for pid in pids if runs(pid)]
 
 
 def test_a_second_signal_leaves_no_grace(small_up):
@@ -124,10 +124,10 @@ def test_what_a_role_left_behind_is_killed(small_up):
     program = small_up(host="orphan")
     orphan = int(program.wait_for(r"orphan (\d+)")[1])
     program.wait_for("^after ready$")
-    assert alive(orphan)
+    assert runs(orphan)
     program.kill()
     assert program.wait() == 0
-    assert not alive(orphan)
+    assert not runs(orphan)
 
 
 def test_roles_end_when_the_supervisor_is_killed(small_up):
@@ -137,4 +137,4 @@ def test_roles_end_when_the_supervisor_is_killed(small_up):
     assert len(pids) >= len(ORDER)
     program.kill(signal.SIGKILL)
     program.wait()
-    eventually(lambda: not [pid for pid in pids if alive(pid)])
+    wait_until(lambda: not [pid for pid in pids if runs(pid)], 10)

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.acting import gone, install, until
+from tests.faults.acting import install, until
 from tests.hosting import VARIABLES, Running, running_host
+from tests.runtime.processes import gone
 from tidegate.errors import StartRefused
 from tidegate.hosts.isolation import Isolation
 from tidegate.hosts.processes import Families, scan

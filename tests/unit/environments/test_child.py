@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import gevent
 import pytest
 from gevent import monkey
 
 from tests.patience import patience
+from tests.runtime.processes import gone
 from tidegate.environments import ReadEnd, children, spawn
 
 close_now = monkey.get_original("os", "close")
@@ -60,20 +60,6 @@ def shell(tmp_path):
         one.close()
 
 
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_gone(pid, seconds=2.0):
-    end = time.monotonic() + patience(seconds)
-    while runs(pid) and time.monotonic() < end:
-        gevent.sleep(0.01)
-    return not runs(pid)
-
-
 def test_exit_codes_and_signals_are_told_apart(shell):
     assert str(shell("exit 7").child.wait(5)) == "exit code 7"
     assert str(shell("kill -9 $$").child.wait(5)) == "signal SIGKILL"
@@ -118,7 +104,7 @@ def test_T_K4_what_is_left_of_the_group_goes_with_its_leader(shell):
     pids = [int(word) for word in one.output().split()]
     assert one.child.wait(5).code == 1
     assert len(pids) == 2
-    assert all(wait_gone(pid) for pid in pids)
+    assert all(gone([pid]) for pid in pids)
 
 
 def test_T_K5_stop_terminates_and_kills_after_the_grace(shell):
@@ -174,7 +160,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert wait_gone(pid, 1.0)
+    assert gone([pid], 1.0)
 
 
 def test_no_descriptor_is_left_when_a_start_fails(tmp_path, monkeypatch):

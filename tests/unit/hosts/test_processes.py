@@ -8,7 +8,7 @@ import sys
 import gevent
 import pytest
 
-from tests.faults.acting import gone, runs
+from tests.runtime.processes import gone, runs
 from tidegate.hosts.processes import Families, Process, holds, kill, look_at, scan
 
 

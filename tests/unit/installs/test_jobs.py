@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pytest
 
-from tests.patience import patience
-from tests.stack import wait_until
+from tests.patience import patience, wait_until
 from tests.unit.installs.conftest import OTHER, TENANT, House, Killed, identifier
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.errors import (
@@ -547,12 +545,6 @@ def test_a_removal_that_fails_is_recorded(house: House) -> None:
     assert seen == [_S.REMOVING, _S.FAILED]
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    with gevent.Timeout(10):
-        while not what():
-            gevent.sleep(0.01)
-
-
 def test_D_56_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.installs.run.RENEW", 0.0)
     name = house.upload()
@@ -566,5 +558,5 @@ def test_D_56_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.M
             with house.database.read() as conn:
                 return not job_rows.abandoned(conn, SYSTEM_CLOCK.now())
 
-        wait_for(renewed)
+        wait_until(renewed, 10)
     house.sender.join()

@@ -9,7 +9,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from tests.runtime.processes import ROOT, Program, eventually
+from tests.patience import wait_until
+from tests.runtime.processes import ROOT, Program
 
 SCRIPT = """
 import time
@@ -33,4 +34,4 @@ def test_no_server_outlives_killed_tests() -> None:
         port, folder = int(ready[1]), Path(ready[2].strip())
         assert _answers(port)
         os.kill(program.pid, signal.SIGKILL)
-        eventually(lambda: not _answers(port) and not folder.exists(), 20)
+        wait_until(lambda: not _answers(port) and not folder.exists(), 20)
