@@ -14,6 +14,7 @@ What is shown is the sum over processes: a family hands out its samples as plain
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from itertools import accumulate
@@ -74,7 +75,7 @@ class _Child(Protocol):
     def sample(self) -> list[float]: ...
 
 
-class Family[Child: _Child]:
+class Family[Child: _Child](ABC):
     """One metric with a child for each set of label values."""
 
     def __init__(
@@ -113,8 +114,9 @@ class Family[Child: _Child]:
             self._add(family, values, numbers)
         return cast(Metric, family)
 
+    @abstractmethod
     def _shown(self) -> Any:
-        raise NotImplementedError
+        """The library's metric of this kind, without samples yet."""
 
     def _add(self, family: Any, values: tuple[str, ...], numbers: list[float]) -> None:
         family.add_metric(values, numbers[0])
