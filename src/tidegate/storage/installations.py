@@ -191,19 +191,7 @@ def upgrade(
     caller has checked that.
     """
     key = tenant_key(tenant)
-    switched = conn.execute(
-        table.update()
-        # The old version is part of the condition: of two upgrades at once the second changes
-        # nothing.
-        .where(table.c.tenant_id == key, table.c.plugin_unique_identifier == old_identifier)
-        .values(
-            plugin_unique_identifier=new_identifier,
-            source=source,
-            meta=_meta_text(meta),
-            updated_at=SYSTEM_CLOCK.now(),
-        )
-        .returning(table)
-    ).first()
+    switched = _switch(conn, key, old_identifier, new_identifier, source, meta)
     if switched is None:
         return None
     last = references.switch(
@@ -220,6 +208,16 @@ def upgrade(
 
 
 # --------------------------------------------------------------------------- rows
+
+
+def _switch(
+    conn: Connection, key: str, old: str, new: str, source: str, meta: Mapping[str, Any] | None
+) -> Row[Any] | None:
+    values = {"plugin_unique_identifier": new, "source": source, "meta": _meta_text(meta)}
+    # The old version is part of the condition: of two upgrades at once the second changes nothing.
+    mine = (table.c.tenant_id == key, table.c.plugin_unique_identifier == old)
+    statement = table.update().where(*mine).values(**values, updated_at=SYSTEM_CLOCK.now())
+    return conn.execute(statement.returning(table)).first()
 
 
 def _of_tenant(tenant: str) -> Select[Any]:
