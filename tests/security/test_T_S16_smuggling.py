@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.api.conftest import Client, Harness, request
+from tests.unit.api.conftest import Client, Harness, looks_at_following, request
 from tests.unit.api.test_streaming import new_stream
-from tidegate.api import following
 from tidegate.settings import Settings
 from tidegate.testing.api_server import served
 
@@ -73,16 +72,7 @@ def answers(harness: Harness, sent: bytes) -> bytes:
 @pytest.fixture
 def looked_at(monkeypatch):
     """Whether the look at what follows a stream took it as plain."""
-    seen = []
-    original = following.FollowingRequests._plain
-
-    def plain(self, data):
-        found = original(self, data)
-        seen.append(found is not None)
-        return found
-
-    monkeypatch.setattr(following.FollowingRequests, "_plain", plain)
-    return seen
+    return looks_at_following(monkeypatch)
 
 
 @pytest.mark.parametrize("name", CORPUS)

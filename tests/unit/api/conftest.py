@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from gevent.event import Event
 
+from tidegate.api import following
 from tidegate.api.application import Application, Load
 from tidegate.api.streaming import OpenStreams
 from tidegate.doors.dify.opening import before_head, error_event
@@ -182,3 +183,17 @@ def request(method: str, path: str, body: bytes = b"", *, head: bytes = HEAD) ->
     """A request with its body's length."""
     length = b"Content-Length: %d\r\n" % len(body) if body or method == "POST" else b""
     return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (method.encode(), path.encode(), head, length, body)
+
+
+def looks_at_following(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each request that follows a stream, whether it is taken here or left to gunicorn."""
+    seen: list[bool] = []
+    original = following.FollowingRequests._plain
+
+    def plain(self: Any, data: bytes) -> Any:
+        found = original(self, data)
+        seen.append(found is not None)
+        return found
+
+    monkeypatch.setattr(following.FollowingRequests, "_plain", plain)
+    return seen

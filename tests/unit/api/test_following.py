@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from tests.unit.api.conftest import HEAD, request
+from tests.unit.api.conftest import HEAD, looks_at_following, request
 from tests.unit.api.test_streaming import CHUNK, EVENT, new_stream
 from tidegate.api import following
 from tidegate.doors.routes import Outcome
@@ -17,16 +17,7 @@ STREAM = request("POST", "/stream", b"{}")
 @pytest.fixture(autouse=True)
 def looked_at(monkeypatch):
     """What was taken here, and what was left to gunicorn."""
-    seen: list[bool] = []
-    original = following.FollowingRequests._plain
-
-    def plain(self, data):
-        found = original(self, data)
-        seen.append(found is not None)
-        return found
-
-    monkeypatch.setattr(following.FollowingRequests, "_plain", plain)
-    return seen
+    return looks_at_following(monkeypatch)
 
 
 def stream_once(harness, client, text: bytes = STREAM) -> None:
