@@ -44,8 +44,7 @@ def get_many(conn: Connection, identifiers: Iterable[str]) -> dict[str, Declarat
 
 def put_if_absent(conn: Connection, identifier: str, text: str) -> bool:
     """Keep the declaration of an upload; False when it was there (the first upload's stays)."""
-    # The first upload's stays: the identifier holds a checksum of the contents, so the second says
-    # the same, and its icons are there.
+    # The identifier holds a checksum of the contents: the second says the same.
     made = keep(conn, identifier, text)
     if made:
         generation.bump(conn)

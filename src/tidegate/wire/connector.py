@@ -58,7 +58,6 @@ def read_instances(body: bytes) -> Function | None:
 class _Stage(msgspec.Struct, rename="pascal"):
     stage: str = ""
     state: str = ""
-    obj: str = ""
     message: str = ""
 
 
