@@ -8,6 +8,7 @@ host.count("install")
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -35,6 +36,8 @@ class ScriptedHost:
         self.holds: list[str] = []
         """Versions that ``held`` tells of: they have files or a process."""
         self.steps: tuple[dict[str, Any], ...] = INSTALL_STEPS
+        self.waiting: Counter[str] = Counter()
+        """How many calls wait at a place where they are held."""
         self._gates: dict[str, Event] = {}
         self._failures: dict[str, list[Exception]] = {}
 
@@ -84,5 +87,11 @@ class ScriptedHost:
 
     def _wait(self, place: str, deadline: Deadline) -> None:
         gate = self._gates.get(place)
-        if gate is not None and not gate.wait(deadline.remaining()):
-            raise deadline.error()
+        if gate is None:
+            return
+        self.waiting[place] += 1
+        try:
+            if not gate.wait(deadline.remaining()):
+                raise deadline.error()
+        finally:
+            self.waiting[place] -= 1

@@ -12,6 +12,7 @@ from gevent import GreenletExit
 from sqlalchemy import text
 
 from tests.databases import Databases
+from tests.patience import wait_until
 from tests.unit.storage.conftest import databases
 from tidegate.clock import SYSTEM_CLOCK
 from tidegate.installs import (
@@ -86,6 +87,15 @@ class House:
             self.owners,
             fail_point=fail_point,
         )
+
+    def until_held(self, place: str) -> None:
+        """Until the host is where ``host.held(place)`` stops it."""
+        wait_until(lambda: self.host.waiting[place])
+
+    def until_jobs(self, name: str, jobs: int) -> None:
+        """Until so many wait for one build; who comes after it has one of its own, rightly."""
+        running = self.worker._builds._running
+        wait_until(lambda: name in running and running[name].users == jobs)
 
     @property
     def worker(self) -> JobRunner:

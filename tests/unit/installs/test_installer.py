@@ -9,6 +9,7 @@ import gevent
 import msgspec
 import pytest
 
+from tests.patience import wait_until
 from tests.unit.installs.conftest import HELLO, OTHER, TENANT, House, identifier, package
 from tidegate.errors import (
     BadRequest,
@@ -160,8 +161,7 @@ def test_an_installation_goes_through_a_task_to_a_row(house: House) -> None:
         assert house.task(answer).status == "running"
         assert house.entry(answer).status in {"pending", "running"}
         assert house.entry(answer).labels["en_US"] == "Hello"
-        gevent.sleep(0.8)
-        assert house.entry(answer).message == "installing dependencies"
+        wait_until(lambda: house.entry(answer).message == "installing dependencies")
         assert house.row() is None
     house.sender.join()
     task = house.task(answer)
@@ -301,7 +301,7 @@ def test_an_upgrade_builds_beside_and_then_switches(house: House) -> None:
     with house.host.held("install"):
         answer = house.installer.upgrade(TENANT, old, new, "package", {"why": "newer"})
         assert not answer.all_installed
-        gevent.sleep(0.1)
+        house.until_held("install")
         before = house.row()
         assert before is not None
         assert before.identifier == old
@@ -349,7 +349,7 @@ def test_an_upgrade_whose_original_was_removed_meanwhile_fails_and_cleans_up(
     new = house.upload("0.0.2")
     with house.host.held("install"):
         answer = house.installer.upgrade(TENANT, old, new, "package")
-        gevent.sleep(0.1)
+        house.until_held("install")
         row = house.row()
         assert row is not None
         house.installer.uninstall(TENANT, row.id)
@@ -364,7 +364,7 @@ def test_two_upgrades_at_once_both_succeed(house: House) -> None:
     new = house.upload("0.0.2")
     with house.host.held("install"):
         answers = [house.installer.upgrade(TENANT, old, new, "package") for _ in range(2)]
-        gevent.sleep(0.1)
+        house.until_jobs(new, 2)
     house.settle()
     assert [house.task(answer).status for answer in answers] == ["success", "success"]
     assert house.host.count("install") == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gevent
 import pytest
 
 from tests.unit.installs.conftest import TENANT, House, Killed
@@ -47,7 +46,7 @@ def test_an_installation_that_was_cancelled_is_neither(house: House) -> None:
     name = house.upload()
     with house.host.held("install:environment"):
         answer = house.install(name)
-        gevent.sleep(0.1)
+        house.until_held("install:environment")
         with house.database.write() as conn:
             assert install_tasks.delete(conn, TENANT, answer.task_id)
         house.sender.join()

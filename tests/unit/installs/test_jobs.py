@@ -173,18 +173,12 @@ def test_T_I1_a_removal_killed_at_any_step_ends_absent(
 # --------------------------------------------------------------------------- T-I2
 
 
-def _all_wait(house: House, name: str, jobs: int) -> None:
-    """A job that comes when the build is over would have one of its own, rightly."""
-    running = house.worker._builds._running
-    wait_until(lambda: name in running and running[name].users == jobs)
-
-
 def test_T_I2_twenty_tenants_at_once_are_one_build(house: House) -> None:
     name = house.upload()
     tenants = [f"0198c5d2-0000-7000-8000-{number:012}" for number in range(20)]
     with house.host.held("install"):
         answers = {tenant: house.install(name, tenant) for tenant in tenants}
-        _all_wait(house, name, len(tenants))
+        house.until_jobs(name, len(tenants))
     house.sender.join()
     assert house.host.count("install") == 1
     for tenant, answer in answers.items():
@@ -199,7 +193,7 @@ def test_T_I2_one_failed_build_fails_all_that_waited_and_is_cleaned_up_once(
     house.host.fail("install", EnvironmentFailed("no such version"))
     with house.host.held("install"):
         answers = {tenant: house.install(name, tenant) for tenant in (TENANT, OTHER)}
-        _all_wait(house, name, len(answers))
+        house.until_jobs(name, len(answers))
     house.settle()
     for tenant, answer in answers.items():
         assert house.entry(answer, tenant).message == "failed to launch plugin: no such version"
@@ -375,7 +369,7 @@ def test_deleting_a_running_task_cancels_its_build_and_cleans_up(house: House) -
     name = house.upload()
     with house.host.held("install:environment"):
         answer = house.install(name)
-        gevent.sleep(0.1)
+        house.until_held("install:environment")
         with house.database.write() as conn:
             assert install_tasks.delete(conn, TENANT, answer.task_id)
         with gevent.Timeout(patience(3)):
@@ -390,7 +384,7 @@ def test_deleting_one_of_two_tasks_leaves_the_other_ones_build_alone(house: Hous
     name = house.upload()
     with house.host.held("install:environment"):
         answer, other = house.install(name), house.install(name, OTHER)
-        gevent.sleep(0.1)
+        house.until_jobs(name, 2)
         with house.database.write() as conn:
             install_tasks.delete(conn, TENANT, answer.task_id)
         gevent.sleep(1.2)
@@ -405,7 +399,7 @@ def test_a_worker_that_stops_gives_its_jobs_back(house: House) -> None:
     name = house.upload()
     with house.host.held("install:environment"):
         answer = house.install(name)
-        gevent.sleep(0.1)
+        house.until_held("install:environment")
         house.worker.stop()
         with gevent.Timeout(patience(3)):
             house.sender.join()
@@ -421,7 +415,7 @@ def test_a_worker_that_was_thought_dead_changes_nothing(house: House) -> None:
     name = house.upload()
     with house.host.held("install:environment") as gate:
         answer = house.install(name)
-        gevent.sleep(0.1)
+        house.until_held("install:environment")
         house.let_leases_end()
         [job] = house.open_jobs()
         with house.database.write() as conn:
@@ -466,7 +460,7 @@ def test_an_install_waits_for_a_retirement_at_work(house: House) -> None:
     assert row is not None
     with house.host.held("stop"):
         house.installer.uninstall(TENANT, row.id)
-        gevent.sleep(0.1)
+        house.until_held("stop")
         answer = house.install(name)
         gevent.sleep(0.1)
         assert house.host.count("install") == 1
@@ -481,7 +475,7 @@ def test_a_retirement_of_what_is_about_to_be_installed_ends(house: House) -> Non
     name = house.upload()
     with house.host.held("install"):
         answer, other = house.install(name), house.install(name, OTHER)
-        gevent.sleep(0.1)
+        house.until_jobs(name, 2)
         with house.database.write() as conn:
             install_tasks.delete(conn, OTHER, other.task_id)
         gevent.sleep(1.2)
@@ -509,7 +503,7 @@ def test_a_worker_that_stops_gives_a_removal_back(house: House) -> None:
     assert row is not None
     with house.host.held("stop"):
         house.installer.uninstall(TENANT, row.id)
-        gevent.sleep(0.1)
+        house.until_held("stop")
         house.worker.stop()
         with gevent.Timeout(patience(3)):
             house.sender.join()
@@ -551,7 +545,7 @@ def test_D_56_a_waiting_job_renews_its_lease(house: House, monkeypatch: pytest.M
     assert name == identifier()
     with house.host.held("install:environment"):
         house.install(name)
-        gevent.sleep(0.1)
+        house.until_held("install:environment")
         house.let_leases_end()
 
         def renewed() -> bool:
