@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from tests.hosting import PLUGINS, Running, package_of, running_host
-from tests.patience import patience
+from tests.patience import patience, wait_until
 from tests.runtime.processes import gone
 from tidegate.hosts.restarts import Restarts
 from tidegate.testing.clocks import HandClock
@@ -165,8 +165,7 @@ def test_T_K3_exits_during_start_back_off_and_quarantine_until_one_succeeds(runn
     assert running.call(identifier, "echo", text="mended").wait().texts == ["mended"]
     assert shown(running, identifier) == ("up", None, EXITS)
     os.kill(running.instance(identifier).pid, signal.SIGKILL)
-    while supervisor.restarts.deaths == EXITS:
-        gevent.sleep(0.01)
+    wait_until(lambda: supervisor.restarts.deaths != EXITS)
     assert running.call(identifier, "echo", text="again").wait().texts == ["again"]
     assert supervisor.restarts.wait == 0, "who has served begins anew"
 
@@ -217,12 +216,9 @@ def test_T_K3_a_call_waits_out_the_back_off_and_a_restart_waits_for_nothing(runn
 def test_D_57_a_plugin_that_dies_after_its_heartbeat_does_not_start_for_ever(running, tmp_path):
     identifier = installed(running, tmp_path, "die_soon")
     running.control("install", identifier=identifier)
-    for _ in range(200):
-        if running.host.supervisor(identifier).restarts.deaths:
-            break
-        gevent.sleep(0.05)
-    gevent.sleep(1.0)
     supervisor = running.host.supervisor(identifier)
+    wait_until(lambda: supervisor.restarts.deaths, 10)
+    gevent.sleep(1.0)  # in which nothing starts
     assert (supervisor.restarts.deaths, supervisor.starts) == (1, 1)
     assert supervisor.phase.value == "idle"
 
