@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> int:
                 lane.start()
             _wait(lanes, sum(1 for _ in files))
         finally:
-            _stop(lanes)
+            stop(lanes)
         for lane in lanes:
             lane.finish()
             _tell(lane)
@@ -188,7 +188,7 @@ def _progress(lane: Lane) -> str:
     return f"{lane.name}: {outcomes['passed']} passed{failed}{state}"
 
 
-def _stop(lanes: list[Lane]) -> None:
+def stop(lanes: list[Lane]) -> None:
     """End what still runs by Ctrl-C: only then do fixtures end the stacks that they started."""
     started = [lane.process for lane in lanes if lane.process is not None]
     end = time.monotonic() + CLEANING
