@@ -169,7 +169,9 @@ def no_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(databases: Databases, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a migrated database of this test's own; nothing is signed."""
-    with databases.migrated(tmp_path / "home", FORCE_VERIFYING_SIGNATURE="false") as found:
+    # T-I5's build of twenty minutes is longer than the default allows.
+    given = {"FORCE_VERIFYING_SIGNATURE": "false", "PLUGIN_INSTALL_TIMEOUT": "30"}
+    with databases.migrated(tmp_path / "home", **given) as found:
         yield found
 
 
