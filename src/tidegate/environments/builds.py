@@ -107,10 +107,6 @@ class Environments:
             with self._locked(key, progress), self._building:
                 found = self._existing(key) or self._build(key, project, interpreter, progress)
         self._use(key, user)
-        # What it had by another recipe, setting or interpreter: nothing of this host runs in it any
-        # more. Another host of the same folder may still be at work there.
-        if self._settings.working_path.is_relative_to(self._settings.home.root):
-            self._give_back(user, but=key)
         return found
 
     def has(self, user: str) -> bool:
@@ -140,7 +136,22 @@ class Environments:
 
     def release(self, user: str) -> None:
         """``user`` is gone: what nobody else uses is removed. Called when a plugin is removed."""
-        self._give_back(user)
+        for users in self._root.glob("*.users"):
+            if (users / user).exists():
+                self._give_back(users / user)
+
+    def release_former(self) -> None:
+        """Of users with several environments, all but the one that they were given last go.
+
+        They are from before another recipe, setting or interpreter. Called at a host's start, the
+        only one on this folder: later a plugin's instance may still run in what is not its last.
+        """
+        last: dict[str, Path] = {}
+        for mark in sorted(self._root.glob("*.users/*"), key=lambda one: one.stat().st_mtime_ns):
+            former = last.get(mark.name)
+            last[mark.name] = mark
+            if former is not None:
+                self._give_back(former)
 
     def users(self) -> set[str]:
         """Everybody who was given an environment and has not given it back."""
@@ -207,12 +218,9 @@ class Environments:
         users.mkdir(exist_ok=True)
         (users / user).touch()
 
-    def _give_back(self, user: str, but: str = "") -> None:
-        for users in self._root.glob("*.users"):
-            key, mark = users.name.removesuffix(".users"), users / user
-            if key != but and mark.exists():
-                mark.unlink(missing_ok=True)
-                self._collect(key, users)
+    def _give_back(self, mark: Path) -> None:
+        mark.unlink(missing_ok=True)
+        self._collect(mark.parent.name.removesuffix(".users"), mark.parent)
 
     def _collect(self, key: str, users: Path) -> None:
         with self._locked(key, lambda step, message: None):

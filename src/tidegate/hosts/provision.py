@@ -157,6 +157,7 @@ class Provision:
                 _clear(scratch)
             for scratch in self._settings.working_path.glob(".scratch/build-*"):
                 _clear(scratch)
+            self._environments.release_former()
         self._environments.sweep()
         for user in self._environments.users():
             if not (self._settings.working_path / user.replace("+", "/")).exists():

@@ -331,26 +331,31 @@ def test_an_environment_goes_with_its_last_user(site):
     assert version_in(site.ensure(one))[0] == "1.0"
 
 
-def test_an_environment_of_another_recipe_goes_when_the_new_one_is_there(site, monkeypatch):
+def test_a_former_environment_stays_while_the_host_runs_and_goes_at_its_next_start(
+    site, monkeypatch
+):
+    """An instance may run in it: a Python that came meanwhile gives the next one another."""
     folder = site.plugin("a")
     old = site.ensure(folder)
     monkeypatch.setattr("tidegate.environments.builds._RECIPE", "another")
     new = site.ensure(folder)
     assert site.builds == 1
+    assert old.folder.is_dir()
+    site.environments.release_former()
     assert new.folder.is_dir()
     assert not old.folder.exists()
     assert [path.name for path in site.place.glob("*.users")] == [f"{new.key}.users"]
 
 
-def test_an_environment_of_another_recipe_stays_where_another_host_may_use_it(
-    tmp_path, monkeypatch
-):
-    site = Site(tmp_path, plugin_working_path=str(tmp_path / "shared"))
+def test_the_environment_that_was_given_last_stays_though_it_is_the_older(site, monkeypatch):
     folder = site.plugin("a")
     old = site.ensure(folder)
-    monkeypatch.setattr("tidegate.environments.builds._RECIPE", "another")
-    assert site.ensure(folder).folder != old.folder
-    assert old.folder.is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr("tidegate.environments.builds._RECIPE", "another")
+        site.ensure(folder)
+    assert site.ensure(folder).key == old.key
+    site.environments.release_former()
+    assert [path.name for path in site.place.glob("*.users")] == [f"{old.key}.users"]
 
 
 def test_plugin_code_is_compiled_and_a_file_that_does_not_compile_is_its_own_affair(site):

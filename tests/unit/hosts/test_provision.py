@@ -73,6 +73,8 @@ def test_a_plugin_that_does_not_exist_leaves_nothing_behind(tmp_path: Path) -> N
 class Known:
     """Nothing needs building, so that what was unpacked is taken as it is."""
 
+    former_released = False
+
     def ensure(self, folder: Path, **given: Any) -> NoReturn:
         raise EnvironmentFailed("not here")
 
@@ -84,6 +86,22 @@ class Known:
 
     def sweep(self) -> None:
         """Nothing was built."""
+
+    def release_former(self) -> None:
+        self.former_released = True
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_former_environments_stay_where_another_host_may_use_them(
+    tmp_path: Path, shared: bool
+) -> None:
+    place = str(tmp_path / "shared") if shared else ""
+    settings = Settings.load(
+        {"TIDEGATE_HOME": str(tmp_path / "home"), "PLUGIN_WORKING_PATH": place}
+    )
+    environments = Known()
+    Provision(settings, Blobs(), environments).sweep()  # type: ignore[arg-type]
+    assert environments.former_released is not shared
 
 
 @pytest.mark.parametrize("before", ["nothing", "half a folder"])
